@@ -1,0 +1,152 @@
+//! Blocking reads, on links that nothing else waits behind.
+
+use super::{Connection, classify, link::Link, setup::Role};
+use crate::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use fred::{
+    prelude::ClientLike,
+    types::{ClusterHash, CustomCommand, Value},
+};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+
+/// An entry of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamEntry {
+    /// Its id, `<ms>-<seq>`.
+    pub id: String,
+    /// Its fields and values, in order.
+    pub fields: Vec<(Bytes, Bytes)>,
+}
+
+/// Links that wait for their next blocking read, and leave to open more.
+#[derive(Debug)]
+pub(super) struct Pool {
+    idle: Mutex<Vec<Link>>,
+    room: Semaphore,
+}
+
+impl Pool {
+    pub(super) fn new(links: usize) -> Self {
+        Self {
+            idle: Mutex::default(),
+            room: Semaphore::new(links),
+        }
+    }
+
+    fn take(&self) -> Option<Link> {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+    }
+
+    fn give_back(&self, link: Link) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(link);
+    }
+
+    pub(super) async fn close(&self) {
+        while let Some(link) = self.take() {
+            link.close().await;
+        }
+    }
+}
+
+impl Connection {
+    /// Reads at most `count` entries of a stream that come after the id `after`, waiting up to
+    /// `wait` for the first; none came if the answer is empty.
+    ///
+    /// As many reads can wait at once as the configured connections allow (less the three that
+    /// carry commands, messages and invalidations); more wait their turn within `wait`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading takes nothing away. The link it waited on is closed.
+    pub async fn read_stream(
+        &self,
+        key: &str,
+        after: &str,
+        count: u32,
+        wait: Duration,
+    ) -> Result<Vec<StreamEntry>> {
+        const STEP: &str = "core.read_stream";
+        self.check_open(STEP)?;
+        let unavailable =
+            |why: &str| Error::new(ErrorKind::Unavailable, STEP).with_source(why.to_owned());
+        let Ok(turn) = tokio::time::timeout(wait, self.inner.blocking.room.acquire()).await else {
+            return Err(unavailable("every connection for blocking reads is in use"));
+        };
+        let _turn = turn.map_err(|_| unavailable("the connection is closed"))?;
+        let link = match self.inner.blocking.take() {
+            Some(link) => link,
+            None => Link::connect(self.config(), Role::Blocking).await?,
+        };
+        if !link.ready(self.patience()).await {
+            return Err(unavailable("there is no connection to the server"));
+        }
+        // BLOCK 0 would be for ever.
+        let block_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1);
+        let args: Vec<Value> = vec![
+            "COUNT".into(),
+            i64::from(count).into(),
+            "BLOCK".into(),
+            block_ms.into(),
+            "STREAMS".into(),
+            key.into(),
+            after.into(),
+        ];
+        let hash = ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes()));
+        let command = CustomCommand::new_static("XREAD", hash, true);
+        let limit = wait.saturating_add(self.config().command_timeout());
+        let asked = link.client().custom::<Value, Value>(command, args);
+        match tokio::time::timeout(limit, asked).await {
+            Ok(Ok(answer)) => {
+                self.inner.blocking.give_back(link);
+                entries(answer).ok_or_else(|| Error::corrupt(STEP, "no stream was answered"))
+            }
+            Ok(Err(error)) => {
+                self.inner.blocking.give_back(link);
+                Err(classify::read(STEP, &error))
+            }
+            // The link may still be blocked: it is closed by being dropped.
+            Err(_) => Err(unavailable("no answer came in time")),
+        }
+    }
+}
+
+/// Reads `{key: [[id, [field, value, …]], …]}`, as a map or, in RESP2, as nested arrays.
+fn entries(answer: Value) -> Option<Vec<StreamEntry>> {
+    let list = match answer {
+        Value::Null => return Some(Vec::new()),
+        Value::Map(map) => map.inner().into_iter().next()?.1,
+        Value::Array(streams) => streams
+            .into_iter()
+            .next()?
+            .into_array()
+            .into_iter()
+            .nth(1)?,
+        _ => return None,
+    };
+    list.into_array()
+        .into_iter()
+        .map(|entry| {
+            let mut parts = entry.into_array().into_iter();
+            let id = parts.next()?.into_string()?;
+            let mut fields = Vec::new();
+            let mut flat = parts.next()?.into_array().into_iter();
+            while let (Some(field), Some(value)) = (flat.next(), flat.next()) {
+                fields.push((field.into_bytes()?, value.into_bytes()?));
+            }
+            Some(StreamEntry { id, fields })
+        })
+        .collect()
+}

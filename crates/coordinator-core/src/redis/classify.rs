@@ -1,0 +1,209 @@
+//! Turns the client's errors into ours, by the server's own words: the client calls most of them
+//! unknown.
+
+use crate::{Error, ErrorKind};
+use fred::error::{Error as FredError, ErrorKind as FredKind};
+
+/// What the server says, and what the caller may do about it. Scanned in order.
+const SAYINGS: &[(&str, ErrorKind)] = &[
+    ("NOAUTH", ErrorKind::Rejected),
+    ("WRONGPASS", ErrorKind::Rejected),
+    ("NOPERM", ErrorKind::Rejected),
+    ("OOM ", ErrorKind::Rejected),
+    ("READONLY", ErrorKind::Rejected),
+    ("MISCONF", ErrorKind::Rejected),
+    ("NOREPLICAS", ErrorKind::Rejected),
+    ("DENIED", ErrorKind::Rejected),
+    ("LOADING", ErrorKind::Unavailable),
+    ("BUSY ", ErrorKind::Unavailable),
+    ("MASTERDOWN", ErrorKind::Unavailable),
+    ("CLUSTERDOWN", ErrorKind::Unavailable),
+    ("TRYAGAIN", ErrorKind::Unavailable),
+    ("WRONGTYPE", ErrorKind::Corrupt),
+    ("CROSSSLOT", ErrorKind::Misuse),
+    ("ERR max number of clients", ErrorKind::Unavailable),
+    ("ERR ", ErrorKind::Rejected),
+];
+
+/// What the client itself says before anything was sent.
+const NEVER_SENT: &[&str] = &[
+    "Client is not initialized",
+    "Failed to send command to router",
+    "Failed to route command",
+    "Missing server for hash slot",
+];
+
+/// The server's own words: 6.2 wraps what a script met as
+/// `ERR Error running script (call to f_…): @user_script:4: -OOM command not allowed …`.
+fn words(details: &str) -> &str {
+    if details.starts_with("ERR Error running script")
+        && let Some((_, inner)) = details.rsplit_once(": -")
+    {
+        return inner;
+    }
+    details
+}
+
+pub(super) fn is_noscript(error: &FredError) -> bool {
+    error.details().starts_with("NOSCRIPT")
+}
+
+/// Whether this node was demoted, which the client sees only outside scripts.
+pub(super) fn is_readonly(error: &FredError) -> bool {
+    words(error.details()).starts_with("READONLY")
+}
+
+/// An error of a command that was handed to the client.
+pub(super) fn command(step: &'static str, error: &FredError) -> Error {
+    Error::new(kind(error), step).with_source(error.details().to_owned())
+}
+
+/// An error of a read: whether it was executed does not matter, so not knowing is no worry.
+pub(super) fn read(step: &'static str, error: &FredError) -> Error {
+    let kind = match kind(error) {
+        ErrorKind::Indeterminate => ErrorKind::Unavailable,
+        other => other,
+    };
+    Error::new(kind, step).with_source(error.details().to_owned())
+}
+
+/// An error of connecting.
+pub(super) fn connect(error: &FredError) -> Error {
+    let details = error.details();
+    let tls = ["ertificate", "TLS", "tls", "handshake"]
+        .iter()
+        .any(|word| details.contains(word));
+    let kind = match error.kind() {
+        FredKind::Tls => ErrorKind::Rejected,
+        FredKind::Config | FredKind::Url => ErrorKind::Misuse,
+        _ if tls => ErrorKind::Rejected,
+        _ => match kind(error) {
+            ErrorKind::Rejected => ErrorKind::Rejected,
+            _ => ErrorKind::Unavailable,
+        },
+    };
+    Error::new(kind, "connect").with_source(details.to_owned())
+}
+
+fn kind(error: &FredError) -> ErrorKind {
+    let details = words(error.details());
+    if let Some((_, kind)) = SAYINGS
+        .iter()
+        .find(|(saying, _)| details.starts_with(saying))
+    {
+        return *kind;
+    }
+    // Up to 7.0 a command that access rules deny inside a script has no code of its own.
+    if details.contains("The user executing the script can't") {
+        return ErrorKind::Rejected;
+    }
+    if NEVER_SENT.iter().any(|saying| details.contains(saying)) {
+        return ErrorKind::Unavailable;
+    }
+    match error.kind() {
+        FredKind::Auth => ErrorKind::Rejected,
+        FredKind::Config | FredKind::Url | FredKind::InvalidArgument => ErrorKind::Misuse,
+        _ => ErrorKind::Indeterminate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(kind: FredKind, details: &str) -> ErrorKind {
+        command("test", &FredError::new(kind, details.to_owned())).kind()
+    }
+
+    #[test]
+    fn the_servers_words_decide() {
+        use ErrorKind::{Corrupt, Misuse, Rejected, Unavailable};
+        for (details, expected) in [
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                Rejected,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:4: -OOM command not \
+                 allowed when used memory > 'maxmemory'.",
+                Rejected,
+            ),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'. script: 5a, on \
+                 @user_script:4.",
+                Rejected,
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                Rejected,
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand",
+                Rejected,
+            ),
+            (
+                "NOPERM this user has no permissions to access one of the keys",
+                Rejected,
+            ),
+            (
+                "MISCONF Redis is configured to save RDB snapshots",
+                Rejected,
+            ),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                Unavailable,
+            ),
+            ("BUSY Redis is busy running a script.", Unavailable),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                Unavailable,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:1: -TRYAGAIN Multiple keys",
+                Unavailable,
+            ),
+            ("ERR max number of clients reached", Unavailable),
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                Corrupt,
+            ),
+            (
+                "CROSSSLOT Keys in request don't hash to the same slot",
+                Misuse,
+            ),
+        ] {
+            assert_eq!(of(FredKind::Unknown, details), expected, "{details}");
+        }
+    }
+
+    #[test]
+    fn silence_is_indeterminate_and_never_sent_is_unavailable() {
+        assert_eq!(
+            of(FredKind::Timeout, "Request timed out."),
+            ErrorKind::Indeterminate
+        );
+        assert_eq!(
+            of(FredKind::IO, "Connection closed."),
+            ErrorKind::Indeterminate
+        );
+        assert_eq!(
+            of(FredKind::Unknown, "Client is not initialized."),
+            ErrorKind::Unavailable
+        );
+        let error = FredError::new(FredKind::Timeout, "Request timed out.");
+        assert_eq!(read("test", &error).kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn readonly_is_seen_inside_scripts_too() {
+        for details in [
+            "READONLY You can't write against a read only replica. script: 5a",
+            "ERR Error running script (call to f_5a): @user_script:4: -READONLY You can't write",
+        ] {
+            assert!(
+                is_readonly(&FredError::new(FredKind::Unknown, details)),
+                "{details}"
+            );
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The few single-value commands that need no atomic decision.
+
+use super::{Connection, classify};
+use crate::{Error, Result};
+use bytes::Bytes;
+use fred::{
+    interfaces::KeysInterface,
+    prelude::ClientLike,
+    types::{Expiration, Value},
+};
+use std::time::Duration;
+
+/// The largest byte that may begin a stored value. Texts that a reply could be mistaken for
+/// (`message`, `ASK …`) begin with letters, so no value may begin with one.
+const CODEC_MAX: u8 = 0x1f;
+
+impl Connection {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); never [`Indeterminate`](crate::ErrorKind::Indeterminate).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        const STEP: &str = "core.get";
+        let _permit = self.permit(STEP).await?;
+        self.commands()
+            .get(key)
+            .await
+            .map_err(|error| classify::read(STEP, &error))
+    }
+
+    /// Sets a key for `ttl` (whole milliseconds, at least one).
+    ///
+    /// The value begins with a codec byte, `0x01` to `0x1f`: a value that begins with a letter
+    /// could be mistaken for a message or a redirection when it is read back.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`Misuse`](crate::ErrorKind::Misuse) for a value without a codec
+    /// byte or a ttl under a millisecond.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether the key is set.
+    pub async fn set(&self, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        const STEP: &str = "core.set";
+        if !matches!(value.first(), Some(1..=CODEC_MAX)) {
+            return Err(Error::misuse(
+                STEP,
+                "a stored value begins with a codec byte",
+            ));
+        }
+        let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+        if ttl_ms == 0 {
+            return Err(Error::misuse(STEP, "the ttl is under a millisecond"));
+        }
+        let _permit = self.permit(STEP).await?;
+        let expiry = Some(Expiration::PX(ttl_ms));
+        self.commands()
+            .set::<Value, _, _>(key, value, expiry, None, false)
+            .await
+            .map(|_| ())
+            .map_err(|error| classify::command(STEP, &error))
+    }
+
+    /// Deletes a key; answers whether it was there.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether the key is deleted.
+    pub async fn delete(&self, key: &str) -> Result<bool> {
+        const STEP: &str = "core.delete";
+        let _permit = self.permit(STEP).await?;
+        self.commands()
+            .del::<i64, _>(key)
+            .await
+            .map(|deleted| deleted > 0)
+            .map_err(|error| classify::command(STEP, &error))
+    }
+
+    /// One round trip that does nothing, and how long it took.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ping(&self) -> Result<Duration> {
+        const STEP: &str = "core.ping";
+        let _permit = self.permit(STEP).await?;
+        let before = self.clock().now();
+        self.commands()
+            .ping::<Value>(None)
+            .await
+            .map_err(|error| classify::read(STEP, &error))?;
+        Ok(self.clock().now().saturating_since(before))
+    }
+}

@@ -1,0 +1,176 @@
+//! The connection: its links by role, its state, and the bound on what is in flight.
+
+use super::{classify, link::Link, monitor, setup::Role, subscriber::Subscriber, tasks};
+use crate::{Error, ErrorKind, Result, clock::Clock, config::Config, health::State, key::Keyspace};
+use fred::{clients::Client, error::Error as FredError, interfaces::ClientLike};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
+
+/// A connection to Redis or Valkey; clones share it.
+///
+/// Commands, messages, invalidations and blocking reads travel on links of their own, opened when
+/// first needed. A lost link is sought again for as long as it takes, with exponential backoff
+/// from 50 ms to 2 s and jitter.
+/// Dropping the last clone closes it; [`close`](Self::close) does so and waits.
+#[derive(Clone)]
+pub struct Connection {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) config: Config,
+    pub(super) commands: Link,
+    pub(super) messages: OnceCell<Subscriber>,
+    pub(super) blocking: super::blocking::Pool,
+    permits: Semaphore,
+    pub(super) state: watch::Sender<State>,
+    closed: AtomicBool,
+    rejoining: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Connects, and fails if the first attempt fails.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) if nobody answers within 1.5 × the connect timeout,
+    /// [`Rejected`](ErrorKind::Rejected) if the server refuses the credentials or either side the
+    /// other's certificate, [`Misuse`](ErrorKind::Misuse) for a wrong configuration.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a dropped attempt leaves nothing behind.
+    pub async fn connect(config: Config) -> Result<Self> {
+        let commands = Link::connect(&config, Role::Commands).await?;
+        Ok(Self::with_link(config, commands, State::Connected))
+    }
+
+    /// Begins to connect in the background and returns at once: until a server is found, calls
+    /// fail with [`Unavailable`](ErrorKind::Unavailable).
+    ///
+    /// # Errors
+    /// [`Misuse`](ErrorKind::Misuse) for a wrong configuration.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(config: Config) -> Result<Self> {
+        let commands = Link::open(&config, Role::Commands)?;
+        Ok(Self::with_link(config, commands, State::Disconnected))
+    }
+
+    fn with_link(config: Config, commands: Link, state: State) -> Self {
+        let inner = Arc::new(Inner {
+            permits: Semaphore::new(config.max_in_flight().min(Semaphore::MAX_PERMITS)),
+            blocking: super::blocking::Pool::new(config.max_connections() - 3),
+            config,
+            commands,
+            messages: OnceCell::new(),
+            state: watch::channel(state).0,
+            closed: AtomicBool::new(false),
+            rejoining: Arc::default(),
+        });
+        tasks::spawn(monitor::watch(Arc::downgrade(&inner)));
+        Self { inner }
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The keys of this application.
+    pub fn keyspace(&self) -> &Keyspace {
+        self.inner.config.keyspace()
+    }
+
+    /// Where the time comes from.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.config.clock()
+    }
+
+    /// The state now.
+    pub fn state(&self) -> State {
+        *self.inner.state.borrow()
+    }
+
+    /// The state, and every change of it.
+    pub fn watch_state(&self) -> watch::Receiver<State> {
+        self.inner.state.subscribe()
+    }
+
+    /// Closes every link and waits for that, at most about two seconds each; later calls are
+    /// [`Misuse`](ErrorKind::Misuse).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what is not closed yet closes when the last clone is dropped.
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        if let Some(messages) = self.inner.messages.get() {
+            messages.close().await;
+        }
+        self.inner.blocking.close().await;
+        self.inner.commands.close().await;
+        self.inner.state.send_replace(State::Disconnected);
+    }
+
+    pub(super) fn commands(&self) -> &Client {
+        self.inner.commands.client()
+    }
+
+    pub(super) fn check_open(&self, step: &'static str) -> Result<()> {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(Error::misuse(step, "the connection is closed"));
+        }
+        Ok(())
+    }
+
+    /// How long a call waits for a link before it gives up unsent.
+    pub(super) fn patience(&self) -> Duration {
+        self.inner.config.command_timeout() / 2
+    }
+
+    /// Leave to send one command: there is a link, and room in flight.
+    pub(super) async fn permit(&self, step: &'static str) -> Result<SemaphorePermit<'_>> {
+        self.check_open(step)?;
+        let unavailable =
+            |why: &str| Error::new(ErrorKind::Unavailable, step).with_source(why.to_owned());
+        if !self.inner.commands.ready(self.patience()).await {
+            return Err(unavailable("there is no connection to the server"));
+        }
+        if let Ok(permit) = self.inner.permits.try_acquire() {
+            return Ok(permit);
+        }
+        match tokio::time::timeout(self.patience(), self.inner.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(unavailable("too many commands wait for their answers")),
+        }
+    }
+
+    /// A demoted master answers READONLY on a connection that looks well; inside scripts the
+    /// client does not see it, so it is told to look for the master again.
+    pub(super) fn after_failure(&self, error: &FredError) {
+        if classify::is_readonly(error) && !self.inner.rejoining.swap(true, Ordering::AcqRel) {
+            let (client, rejoining) = (self.commands().clone(), self.inner.rejoining.clone());
+            tasks::spawn(async move {
+                tracing::warn!("the server became a replica, looking for the master");
+                let limit = Duration::from_secs(5);
+                let _ = tokio::time::timeout(limit, client.force_reconnection()).await;
+                rejoining.store(false, Ordering::Release);
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("config", &self.inner.config)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

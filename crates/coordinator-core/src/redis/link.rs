@@ -1,0 +1,145 @@
+//! One connection of one role, kept up for as long as it is wanted.
+
+use super::{
+    classify,
+    setup::{self, Role},
+    tasks,
+};
+use crate::{Error, ErrorKind, Result, config::Config};
+use fred::{clients::Client, interfaces::ClientLike, types::ConnectHandle};
+use rand::RngExt as _;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// How often a caller looks whether the link is back.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A connection of one role. Dropping it closes the connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    client: Client,
+    /// Whether the client's own task runs: when it has ended, the client still says Connected.
+    alive: Arc<AtomicBool>,
+    /// Dropped with the link, which ends the keeper.
+    closing: watch::Sender<bool>,
+}
+
+impl Link {
+    /// A link that keeps connecting in the background until it is dropped.
+    ///
+    /// The client's own reconnection serves an established link; what it does not survive (a first
+    /// attempt that fails, a task that ended) is begun anew by the keeper.
+    pub(super) fn open(config: &Config, role: Role) -> Result<Self> {
+        Ok(Self::keep(setup::client(config, role)?, None))
+    }
+
+    /// Connects once and fails if that fails; afterwards as [`open`](Self::open).
+    pub(super) async fn connect(config: &Config, role: Role) -> Result<Self> {
+        let client = setup::client(config, role)?;
+        // Several hosts may be asked in turn; the sum stays bounded.
+        let limit = config.connect_timeout() + config.connect_timeout() / 2;
+        let handle = match tokio::time::timeout(limit, client.init()).await {
+            Ok(Ok(handle)) => handle,
+            Ok(Err(error)) => return Err(classify::connect(&error)),
+            Err(_) => {
+                tasks::spawn(quit(client));
+                return Err(Error::new(ErrorKind::Unavailable, "connect")
+                    .with_source(format!("no answer within {} ms", limit.as_millis())));
+            }
+        };
+        Ok(Self::keep(client, Some(handle)))
+    }
+
+    fn keep(client: Client, handle: Option<ConnectHandle>) -> Self {
+        let alive = Arc::new(AtomicBool::new(handle.is_some()));
+        let (closing, closed) = watch::channel(false);
+        tasks::spawn(keeper(client.clone(), handle, alive.clone(), closed));
+        Self {
+            client,
+            alive,
+            closing,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.alive.load(Ordering::Acquire) && self.client.is_connected()
+    }
+
+    /// Waits until the link is up, at most `limit`.
+    pub(super) async fn ready(&self, limit: Duration) -> bool {
+        if self.is_up() {
+            return true;
+        }
+        let up = async {
+            while !self.is_up() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(limit, up).await.is_ok()
+    }
+
+    /// Ends the connection for good and waits for it.
+    pub(super) async fn close(&self) {
+        self.closing.send_replace(true);
+        quit(self.client.clone()).await;
+    }
+}
+
+async fn quit(client: Client) {
+    // A dead peer never answers; two seconds are politeness enough.
+    let _ = tokio::time::timeout(Duration::from_secs(2), client.quit()).await;
+}
+
+/// Begins the client's task anew whenever it ends, with backoff and jitter, until closed.
+async fn keeper(
+    client: Client,
+    mut handle: Option<ConnectHandle>,
+    alive: Arc<AtomicBool>,
+    mut closed: watch::Receiver<bool>,
+) {
+    let mut delay = Duration::from_millis(50);
+    loop {
+        if let Some(handle) = handle.take() {
+            delay = Duration::from_millis(50);
+            tokio::select! {
+                ended = handle => {
+                    alive.store(false, Ordering::Release);
+                    if !matches!(ended, Ok(Ok(()))) {
+                        tracing::warn!("a connection's task ended, beginning it anew");
+                    }
+                }
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+        }
+        if *closed.borrow() || closed.has_changed().is_err() {
+            break;
+        }
+        let jitter = rand::rng().random_range(0..50);
+        tokio::select! {
+            () = tokio::time::sleep(delay + Duration::from_millis(jitter)) => {}
+            _ = closed.wait_for(|closed| *closed) => break,
+        }
+        match client.init().await {
+            Ok(begun) => {
+                alive.store(true, Ordering::Release);
+                handle = Some(begun);
+            }
+            Err(error) => {
+                tracing::debug!(error = %classify::connect(&error).chain(), "connecting failed");
+                delay = (delay * 2).min(Duration::from_secs(2));
+            }
+        }
+    }
+    alive.store(false, Ordering::Release);
+    quit(client).await;
+}

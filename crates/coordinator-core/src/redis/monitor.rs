@@ -1,0 +1,71 @@
+//! Watches a connection: probes it in band and keeps its [`State`] true.
+
+use super::connection::Inner;
+use crate::health::State;
+use fred::{interfaces::EventInterface, prelude::ClientLike};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// How often the links are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Every how many looks a PING is sent.
+const LOOKS_PER_PROBE: u32 = 10;
+
+/// Runs until the connection is dropped.
+pub(super) async fn watch(connection: Weak<Inner>) {
+    let Some((mut errors, mut reconnects)) = connection.upgrade().map(|inner| {
+        let client = inner.commands.client();
+        (client.error_rx(), client.reconnect_rx())
+    }) else {
+        return;
+    };
+    let mut looks = 0_u32;
+    let mut probe_failed = false;
+    loop {
+        // Events hasten a look; a lagging or closed channel is no reason to stop looking.
+        let hastened = tokio::select! {
+            event = errors.recv() => event.is_ok(),
+            event = reconnects.recv() => event.is_ok(),
+            () = tokio::time::sleep(LOOK) => false,
+        };
+        let Some(inner) = connection.upgrade() else {
+            return;
+        };
+        if !hastened {
+            looks = looks.wrapping_add(1);
+        }
+        if inner.commands.is_up() && (looks.is_multiple_of(LOOKS_PER_PROBE) || probe_failed) {
+            probe_failed = inner.commands.client().ping::<()>(None).await.is_err();
+        }
+        settle(&inner, probe_failed);
+        if hastened {
+            // A storm of events must not become a storm of looks.
+            drop(inner);
+            tokio::time::sleep(LOOK / 10).await;
+        }
+    }
+}
+
+fn settle(inner: &Arc<Inner>, probe_failed: bool) {
+    let messages_down = inner
+        .messages
+        .get()
+        .is_some_and(|messages| !messages.is_up());
+    let state = if !inner.commands.is_up() {
+        State::Disconnected
+    } else if probe_failed || messages_down {
+        State::Degraded
+    } else {
+        State::Connected
+    };
+    inner.state.send_if_modified(|known| {
+        if *known == state {
+            return false;
+        }
+        tracing::info!(from = ?*known, to = ?state, "the connection's state changed");
+        *known = state;
+        true
+    });
+}

@@ -1,0 +1,315 @@
+//! Messages by channel, over a link that carries nothing else and is resubscribed by us.
+//!
+//! One task owns the link. It counts who listens to what, confirms each subscription in band, and
+//! tells listeners when messages may have been missed.
+
+mod wire;
+
+use super::{Connection, link::Link, setup::Role, tasks};
+use crate::{Error, ErrorKind, Result, config::Config};
+use bytes::Bytes;
+use fred::interfaces::EventInterface;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    mpsc, oneshot,
+};
+use wire::Wire;
+
+/// How many messages of one channel wait for a slow listener before it is told of a loss.
+const PER_CHANNEL: usize = 256;
+/// How often idle channels are given up and the link is probed.
+const SWEEP: Duration = Duration::from_secs(1);
+/// For how many sweeps an idle channel stays subscribed: listeners often come back at once.
+const IDLE_SWEEPS: u32 = 2;
+/// Every how many sweeps sharded subscriptions are asserted anew in a cluster: the notice that a
+/// migrating slot took one away is dropped by the client.
+const ASSERT_SWEEPS: u64 = 5;
+
+/// What a subscription yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Message {
+    /// Somebody published this on the channel.
+    Payload(Bytes),
+    /// Messages may have been missed: the link was cut, or this listener was too slow. Look at the
+    /// state itself, then go on listening.
+    Lost,
+}
+
+/// Listens to one channel. Dropping it gives the channel up when nobody else listens.
+#[derive(Debug)]
+pub struct Subscription {
+    messages: broadcast::Receiver<Message>,
+    _subscriber: Subscriber,
+}
+
+impl Subscription {
+    /// The next message, or notice of a loss; never ends by itself.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no message is lost by dropping the future.
+    pub async fn next(&mut self) -> Message {
+        match self.messages.recv().await {
+            Ok(message) => message,
+            Err(RecvError::Lagged(_)) => Message::Lost,
+            // The connection is closed: there is nothing more to say, ever.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+impl Connection {
+    /// Listens to a channel; returns when the server confirmed it, so that whatever is published
+    /// from then on arrives. Uses sharded pub/sub where the server has it.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) without a link or a confirmation within the command
+    /// timeout, [`Rejected`](ErrorKind::Rejected) if access rules forbid the channel.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn subscribe(&self, channel: &str) -> Result<Subscription> {
+        const STEP: &str = "core.subscribe";
+        self.check_open(STEP)?;
+        let open = async || Subscriber::open(&self.inner.config);
+        let subscriber = self.inner.messages.get_or_try_init(open).await?;
+        let limit = self.inner.config.command_timeout();
+        tokio::time::timeout(limit, subscriber.subscribe(channel))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Unavailable, STEP)
+                    .with_source("the subscription was not confirmed in time"))
+            })
+    }
+}
+
+/// A handle to the task that owns the link.
+#[derive(Debug, Clone)]
+pub(super) struct Subscriber {
+    orders: mpsc::UnboundedSender<Order>,
+    link: Arc<Link>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Subscribe {
+        channel: String,
+        answer: oneshot::Sender<Result<broadcast::Receiver<Message>>>,
+    },
+}
+
+impl Subscriber {
+    fn open(config: &Config) -> Result<Self> {
+        let link = Arc::new(Link::open(config, Role::Messages)?);
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let wire = Wire::new(link.clone(), config);
+        tasks::spawn(
+            Desk {
+                wire,
+                channels: HashMap::new(),
+                sweeps: 0,
+            }
+            .run(inbox),
+        );
+        Ok(Self { orders, link })
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    pub(super) async fn close(&self) {
+        self.link.close().await;
+    }
+
+    async fn subscribe(&self, channel: &str) -> Result<Subscription> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Error::new(ErrorKind::Unavailable, "core.subscribe");
+        self.orders
+            .send(Order::Subscribe {
+                channel: channel.to_owned(),
+                answer,
+            })
+            .map_err(|_| gone())?;
+        let messages = answered.await.map_err(|_| gone())??;
+        Ok(Subscription {
+            messages,
+            _subscriber: self.clone(),
+        })
+    }
+}
+
+/// One channel at the desk.
+struct Channel {
+    listeners: broadcast::Sender<Message>,
+    /// Whether the server has confirmed it since the link was last made.
+    confirmed: bool,
+    idle_sweeps: u32,
+}
+
+/// The task's own state.
+struct Desk {
+    wire: Wire,
+    channels: HashMap<String, Channel>,
+    sweeps: u64,
+}
+
+impl Desk {
+    /// Runs until every handle and subscription is dropped.
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
+        let client = self.wire.client().clone();
+        let mut messages = client.message_rx();
+        let mut reconnects = client.reconnect_rx();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = inbox.recv() => match order {
+                    Some(order) => self.serve(order, &mut inbox).await,
+                    None => return,
+                },
+                message = messages.recv() => match message {
+                    Ok(message) => self.deliver(&message.channel, message.value.into_bytes()),
+                    Err(RecvError::Lagged(_)) => self.announce_loss(),
+                    Err(RecvError::Closed) => messages = client.message_rx(),
+                },
+                made = reconnects.recv() => match made {
+                    Ok(_) | Err(RecvError::Lagged(_)) => self.relink().await,
+                    Err(RecvError::Closed) => reconnects = client.reconnect_rx(),
+                },
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    /// Serves an order and those that queued up behind it, so that many listeners of new channels
+    /// share a confirmation.
+    async fn serve(&mut self, first: Order, inbox: &mut mpsc::UnboundedReceiver<Order>) {
+        let mut waiting = Vec::new();
+        let mut order = Some(first);
+        while let Some(Order::Subscribe { channel, answer }) = order {
+            let known = self
+                .channels
+                .entry(channel.clone())
+                .or_insert_with(|| Channel {
+                    listeners: broadcast::channel(PER_CHANNEL).0,
+                    confirmed: false,
+                    idle_sweeps: 0,
+                });
+            known.idle_sweeps = 0;
+            // Listening begins before the server is asked: nothing falls in between.
+            waiting.push((channel, answer, known.listeners.subscribe()));
+            order = inbox.try_recv().ok();
+        }
+        let refused = self.confirm().await;
+        for (channel, answer, receiver) in waiting {
+            let outcome = match self.channels.get(&channel) {
+                Some(known) if known.confirmed => Ok(receiver),
+                _ => Err(refused.get(&channel).map_or_else(
+                    || {
+                        Error::new(ErrorKind::Unavailable, "core.subscribe")
+                            .with_source("there is no connection for messages")
+                    },
+                    |why| Error::new(why.kind(), "core.subscribe").with_source(why.chain()),
+                )),
+            };
+            // Whoever stopped waiting leaves an idle channel for the sweep.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    /// Asks the server for every channel it has not confirmed; answers what it refused.
+    async fn confirm(&mut self) -> HashMap<String, Error> {
+        let missing: Vec<String> = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| !channel.confirmed)
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut refused = HashMap::new();
+        if missing.is_empty() {
+            return refused;
+        }
+        for (name, outcome) in self.wire.subscribe(missing).await {
+            match outcome {
+                Ok(()) => {
+                    if let Some(channel) = self.channels.get_mut(&name) {
+                        channel.confirmed = true;
+                    }
+                }
+                Err(error) => {
+                    if !error.is_retryable() {
+                        self.channels.remove(&name);
+                    }
+                    refused.insert(name, error);
+                }
+            }
+        }
+        refused
+    }
+
+    /// The link was made anew: the server has forgotten what we listen to.
+    async fn relink(&mut self) {
+        for channel in self.channels.values_mut() {
+            channel.confirmed = false;
+        }
+        for (channel, error) in self.confirm().await {
+            tracing::warn!(channel, error = %error.chain(), "a channel could not be resubscribed");
+        }
+        self.announce_loss();
+    }
+
+    fn deliver(&self, channel: &str, payload: Option<Bytes>) {
+        if let (Some(channel), Some(payload)) = (self.channels.get(channel), payload) {
+            // Without a listener the message has no use.
+            let _ = channel.listeners.send(Message::Payload(payload));
+        }
+    }
+
+    fn announce_loss(&self) {
+        for channel in self.channels.values() {
+            let _ = channel.listeners.send(Message::Lost);
+        }
+    }
+
+    /// Gives up idle channels, asserts what a cluster may have forgotten, probes the link.
+    async fn sweep(&mut self) {
+        self.sweeps += 1;
+        let mut idle = Vec::new();
+        for (name, channel) in &mut self.channels {
+            if channel.listeners.receiver_count() > 0 {
+                channel.idle_sweeps = 0;
+                continue;
+            }
+            channel.idle_sweeps += 1;
+            if channel.idle_sweeps >= IDLE_SWEEPS {
+                idle.push(name.clone());
+            }
+        }
+        for name in &idle {
+            self.channels.remove(name);
+        }
+        if !self.wire.is_up() {
+            return;
+        }
+        self.wire.unsubscribe(idle).await;
+        if self.channels.is_empty() {
+            return;
+        }
+        if self.wire.forgets() && self.sweeps.is_multiple_of(ASSERT_SWEEPS) {
+            for channel in self.channels.values_mut() {
+                channel.confirmed = false;
+            }
+        }
+        // What failed while the link was shaky is tried again here.
+        let lost = self.channels.values().any(|channel| !channel.confirmed);
+        self.confirm().await;
+        if lost && !self.wire.forgets() {
+            self.announce_loss();
+        }
+        if self.sweeps.is_multiple_of(2) {
+            self.wire.probe().await;
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The subscriber's side of the protocol: how to be sure that the server listens to us.
+//!
+//! The client answers SUBSCRIBE when it is written and gives a refusal to the next command, so
+//! each batch is followed by a PING with a nonce: the right echo proves that all of it was taken.
+
+use crate::{
+    Error, ErrorKind, Result,
+    config::{Config, Endpoint},
+    redis::{classify, link::Link},
+};
+use fred::{
+    clients::Client,
+    error::Error as FredError,
+    interfaces::{ClientLike, ClusterInterface, PubsubInterface},
+    types::Value,
+};
+use futures::future::join_all;
+use std::{sync::Arc, time::Duration};
+
+const STEP: &str = "core.subscribe";
+/// How many channels one SUBSCRIBE names, and how many sharded ones are in flight.
+const BATCH: usize = 128;
+
+pub(super) struct Wire {
+    link: Arc<Link>,
+    clustered: bool,
+    patience: Duration,
+    /// Whether the server knows sharded pub/sub; found out by asking.
+    sharded: Option<bool>,
+    nonce: u64,
+}
+
+impl Wire {
+    pub(super) fn new(link: Arc<Link>, config: &Config) -> Self {
+        Self {
+            link,
+            clustered: matches!(config.endpoint(), Endpoint::Cluster(_)),
+            patience: config.command_timeout() / 2,
+            sharded: None,
+            nonce: 0,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        self.link.client()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// Whether subscriptions can vanish without notice: sharded ones in a cluster.
+    pub(super) fn forgets(&self) -> bool {
+        self.clustered && self.sharded == Some(true)
+    }
+
+    /// Subscribes to channels; each comes back confirmed or with the reason why not.
+    pub(super) async fn subscribe(&mut self, channels: Vec<String>) -> Vec<(String, Result<()>)> {
+        if !self.link.ready(self.patience).await {
+            let down = || Err(Error::new(ErrorKind::Unavailable, STEP));
+            return channels
+                .into_iter()
+                .map(|channel| (channel, down()))
+                .collect();
+        }
+        let mut outcomes = Vec::with_capacity(channels.len());
+        let mut rest = channels.as_slice();
+        while self.sharded.is_none() && !rest.is_empty() {
+            let outcome = self.link.client().ssubscribe(rest[0].as_str()).await;
+            match outcome {
+                Err(error) if is_unknown_command(&error) => self.sharded = Some(false),
+                outcome => {
+                    if outcome.is_ok() {
+                        self.sharded = Some(true);
+                    }
+                    outcomes.push((rest[0].clone(), settle(outcome)));
+                    rest = &rest[1..];
+                }
+            }
+        }
+        for batch in rest.chunks(BATCH) {
+            if self.sharded == Some(true) {
+                // Here the confirmation is the answer itself; one channel a command, since a
+                // command's channels must share a slot.
+                let client = self.link.client();
+                let asked = batch
+                    .iter()
+                    .map(|channel| client.ssubscribe(channel.as_str()));
+                let answers = join_all(asked).await.into_iter().map(settle);
+                outcomes.extend(batch.iter().cloned().zip(answers));
+            } else {
+                outcomes.extend(self.subscribe_classic(batch).await);
+            }
+        }
+        outcomes
+    }
+
+    async fn subscribe_classic(&mut self, batch: &[String]) -> Vec<(String, Result<()>)> {
+        let Err(error) = self.attempt_classic(batch).await else {
+            return batch
+                .iter()
+                .map(|channel| (channel.clone(), Ok(())))
+                .collect();
+        };
+        if batch.len() == 1 || error.is_retryable() {
+            let again = || Err(Error::new(error.kind(), STEP).with_source(error.chain()));
+            return batch
+                .iter()
+                .map(|channel| (channel.clone(), again()))
+                .collect();
+        }
+        // One of them was refused, and the client does not say which.
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for channel in batch {
+            let outcome = self.attempt_classic(std::slice::from_ref(channel)).await;
+            outcomes.push((channel.clone(), outcome));
+        }
+        outcomes
+    }
+
+    async fn attempt_classic(&mut self, batch: &[String]) -> Result<()> {
+        let outcome = match self.link.client().subscribe(batch.to_vec()).await {
+            Ok(()) => self.echo().await,
+            Err(error) => Err(classify::read(STEP, &error)),
+        };
+        if outcome.is_err() {
+            // A refusal shifts every later answer of this link by one: begin it anew.
+            self.renew().await;
+        }
+        outcome
+    }
+
+    /// Sends a PING with a nonce down every link and checks each echo.
+    async fn echo(&mut self) -> Result<()> {
+        self.nonce += 1;
+        let nonce = format!("coordinator-{}", self.nonce);
+        let client = self.link.client();
+        let answers = match client.cached_cluster_state() {
+            Some(state) => {
+                let nodes = state.unique_primary_nodes().into_iter().map(|node| {
+                    let (client, nonce) = (client.with_cluster_node(node), nonce.clone());
+                    async move { client.ping::<Value>(Some(nonce)).await }
+                });
+                join_all(nodes).await
+            }
+            None => vec![client.ping::<Value>(Some(nonce.clone())).await],
+        };
+        for answer in answers {
+            let answer = answer.map_err(|error| classify::read(STEP, &error))?;
+            if answer.as_str().as_deref() != Some(nonce.as_str()) {
+                return Err(Error::corrupt(STEP, "the server echoed something else"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the link still answers, and begins it anew if not.
+    pub(super) async fn probe(&mut self) {
+        if self.echo().await.is_err() {
+            tracing::warn!("the connection for messages does not answer, beginning it anew");
+            self.renew().await;
+        }
+    }
+
+    async fn renew(&self) {
+        let anew = self.link.client().force_reconnection();
+        let _ = tokio::time::timeout(self.patience, anew).await;
+    }
+
+    pub(super) async fn unsubscribe(&self, channels: Vec<String>) {
+        let client = self.link.client();
+        for batch in channels.chunks(BATCH) {
+            // A failure means the link is lost, and with it the subscription.
+            if self.sharded == Some(true) {
+                let asked = batch
+                    .iter()
+                    .map(|channel| client.sunsubscribe(channel.as_str()));
+                let _ = join_all(asked).await;
+            } else {
+                let _ = client.unsubscribe(batch.to_vec()).await;
+            }
+        }
+    }
+}
+
+fn settle(outcome: Result<(), FredError>) -> Result<()> {
+    outcome.map_err(|error| classify::read(STEP, &error))
+}
+
+fn is_unknown_command(error: &FredError) -> bool {
+    error
+        .details()
+        .to_ascii_lowercase()
+        .contains("unknown command")
+}

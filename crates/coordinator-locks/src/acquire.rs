@@ -1,0 +1,263 @@
+//! Acquiring: attempts, waiting between them, and cleaning up after the ones nobody answered.
+
+use crate::{
+    Guard, Lease,
+    backend::{Acquired, Claim},
+    guard::unanswered,
+    lease,
+    locks::{Inner, Options},
+    outcome::Outcome,
+    token::{Fence, Holder, Identity, Token},
+    waiting::{self, Head, Known, Place},
+};
+use coordinator_core::{
+    Error, ErrorKind, Result,
+    clock::{Instant, until},
+    key::Name,
+};
+use rand::RngExt as _;
+use std::{sync::Arc, time::Duration};
+
+/// What one attempt came to.
+enum Attempt {
+    Granted(Guard),
+    Held(Holder, Option<Duration>),
+    /// Nothing was won or lost; another attempt is due.
+    Again,
+}
+
+/// Acquires, waiting as the options say.
+pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) -> Result<Outcome> {
+    let clock = inner.clock().clone();
+    let started = clock.now();
+    let deadline = started + options.wait;
+    // Whoever does not wait still waits for the answer.
+    let limit = deadline.max(started + inner.backend.step_timeout());
+    let mut claim = Pending::new(inner, name, options);
+    if options.wait.is_zero() {
+        return claim.once(limit).await;
+    }
+    let place = inner.lines.enter(name);
+    let Some(mut head) = until(&*clock, deadline, place.first()).await else {
+        return Ok(timed_out(&place));
+    };
+    let mut backoff = Duration::from_millis(20);
+    loop {
+        if let Some(known) = place.known()
+            && (head.listens() || !head.may_listen())
+        {
+            head.wait(&place, &known, &*clock, deadline).await;
+            if clock.now() >= deadline {
+                return Ok(timed_out(&place));
+            }
+        }
+        match claim.attempt(limit).await {
+            Ok(Attempt::Granted(guard)) => {
+                let look_again = head.look_again(clock.now(), Some(guard.remaining()));
+                let fence = guard.fence().get();
+                place.learn(Some(Known {
+                    fence,
+                    holder: None,
+                    look_again,
+                }));
+                return Ok(Outcome::Acquired(guard));
+            }
+            Ok(Attempt::Held(holder, ttl)) => {
+                let look_again = head.look_again(clock.now(), ttl);
+                let fence = holder.fence.get();
+                place.learn(Some(Known {
+                    fence,
+                    holder: Some(holder),
+                    look_again,
+                }));
+                if head.may_listen() {
+                    subscribe(inner, name, &mut head, deadline).await;
+                    if head.listens() {
+                        // It may have been given up before anybody listened: look once more.
+                        continue_looking(&place);
+                    }
+                }
+            }
+            Ok(Attempt::Again) => {}
+            Err(error) if error.is_retryable() && clock.now() + backoff < deadline => {
+                tracing::debug!(lock = %name, error = %error.chain(), "an attempt failed");
+                let jitter = backoff.mul_f64(rand::rng().random_range(0.0..0.5));
+                clock.sleep(backoff + jitter).await;
+                backoff = (backoff * 2).min(Duration::from_millis(500));
+            }
+            Err(error) => return Err(error),
+        }
+        if clock.now() >= deadline {
+            return Ok(timed_out(&place));
+        }
+    }
+}
+
+fn timed_out(place: &Place) -> Outcome {
+    Outcome::TimedOut {
+        holder: place.known().and_then(|known| known.holder),
+    }
+}
+
+/// Keeps who holds it for a timeout to tell, and makes the next look come at once.
+fn continue_looking(place: &Place) {
+    if let Some(mut known) = place.known() {
+        known.look_again = Instant::from_start(Duration::ZERO);
+        place.learn(Some(known));
+    }
+}
+
+async fn subscribe(inner: &Arc<Inner>, name: &Name, head: &mut Head, deadline: Instant) {
+    match until(&**inner.clock(), deadline, inner.backend.listen(name)).await {
+        Some(Ok(wakeups)) => head.listen(Some(wakeups)),
+        Some(Err(error)) => {
+            tracing::warn!(lock = %name, error = %error.chain(), "waiting without wake-ups");
+            // Trouble of the moment is worth another try, in a while; a refusal is not.
+            if error.is_retryable() {
+                inner.clock().sleep(waiting::POLL).await;
+            } else {
+                head.listen(None);
+            }
+        }
+        None => {}
+    }
+}
+
+/// A claim whose outcome is made known: whatever it may have left on the server is given up when
+/// it is dropped.
+struct Pending<'a> {
+    inner: &'a Arc<Inner>,
+    options: &'a Options,
+    claim: Claim,
+    owner: String,
+    /// Whether the token may have won, or may yet win.
+    unsure: bool,
+}
+
+impl<'a> Pending<'a> {
+    fn new(inner: &'a Arc<Inner>, name: &Name, options: &'a Options) -> Self {
+        let identity = Identity {
+            host: inner.host.clone(),
+            pid: std::process::id(),
+            task: options.task.clone(),
+            owner: format!(
+                "{}-{}-{:08x}",
+                inner.host,
+                std::process::id(),
+                rand::random::<u32>()
+            ),
+        };
+        let claim = Claim {
+            name: name.clone(),
+            token: Token::random(),
+            // A lease longer than the longest hold would outlast its guard.
+            ttl: options
+                .max_hold
+                .map_or(options.ttl, |hold| options.ttl.min(hold)),
+            min_fence: 0,
+            identity: identity.encode(),
+        };
+        Self {
+            inner,
+            options,
+            claim,
+            owner: identity.owner,
+            unsure: false,
+        }
+    }
+
+    /// Acquires without waiting for a holder.
+    async fn once(&mut self, limit: Instant) -> Result<Outcome> {
+        loop {
+            match self.attempt(limit).await? {
+                Attempt::Granted(guard) => return Ok(Outcome::Acquired(guard)),
+                Attempt::Held(holder, _) => {
+                    return Ok(Outcome::TimedOut {
+                        holder: Some(holder),
+                    });
+                }
+                Attempt::Again if self.inner.clock().now() < limit => {}
+                Attempt::Again => {
+                    return Err(Error::new(ErrorKind::Unavailable, "locks.acquire")
+                        .with_source("the answer came when the lease had ended"));
+                }
+            }
+        }
+    }
+
+    async fn attempt(&mut self, limit: Instant) -> Result<Attempt> {
+        let clock = self.inner.clock();
+        let seen = self.inner.fence_seen(&self.claim.name);
+        self.claim.min_fence = seen + 1;
+        let before = self.unsure;
+        // From the first poll on until there is an answer.
+        self.unsure = true;
+        let sent = clock.now();
+        let answer = until(&**clock, limit, self.inner.backend.acquire(&self.claim)).await;
+        match answer.unwrap_or_else(|| Err(unanswered("locks.acquire"))) {
+            Ok(Acquired::Granted { fence }) => Ok(self.granted(fence, sent)),
+            Ok(Acquired::Held { holder, ttl }) => {
+                self.unsure = before;
+                Ok(Attempt::Held(holder, ttl))
+            }
+            Ok(Acquired::Refused) => {
+                // An earlier attempt had won and was dispossessed before we heard of it.
+                self.unsure = false;
+                self.claim.token = Token::random();
+                Ok(Attempt::Again)
+            }
+            Err(error) => {
+                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Rejected) {
+                    self.unsure = before;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn granted(&mut self, fence: u64, sent: Instant) -> Attempt {
+        let clock = self.inner.clock();
+        self.inner.note_fence(&self.claim.name, fence);
+        let granted = lease::Granted {
+            name: self.claim.name.clone(),
+            token: self.claim.token.clone(),
+            fence,
+            owner: self.owner.clone(),
+            ttl: self.claim.ttl,
+            sent,
+            hold_until: self.options.max_hold.map(|hold| sent + hold),
+        };
+        let state = Arc::new(lease::State::new(granted, clock.clone()));
+        if !state.is_valid() {
+            // The answer came too late to be of use.
+            self.give_up();
+            self.claim.token = Token::random();
+            return Attempt::Again;
+        }
+        self.unsure = false;
+        if self.options.watchdog {
+            self.inner
+                .watchdog
+                .watch(&self.inner.backend, state.clone());
+        }
+        tracing::debug!(lock = %self.claim.name, fence = %Fence::new(fence), "acquired");
+        Attempt::Granted(Guard::new(self.inner.clone(), Lease(state)))
+    }
+
+    fn give_up(&mut self) {
+        self.unsure = false;
+        let Claim {
+            name, token, ttl, ..
+        } = &self.claim;
+        self.inner
+            .give_up_later(self.inner.surrender(name, token, *ttl), *ttl);
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.unsure {
+            self.give_up();
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The adapter in process: the executable specification of the scripts.
+//!
+//! One mutex, one small transition per step; expiry follows the clock's monotonic time line and
+//! fences its wall clock, as on a server.
+
+use crate::{
+    backend::{
+        Acquired, Admitted, Backend, Claim, FENCE_TTL, Renewal, Renewed, SHARDS, Seen, Surrender,
+        Wake, Wakeups,
+    },
+    token::{Fence, Identity, Token},
+};
+use coordinator_core::{
+    BoxFuture, Result,
+    clock::{Clock, Instant},
+    health::Finding,
+    key::Name,
+};
+use std::{
+    collections::HashMap,
+    future::ready,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    locks: HashMap<Name, Held>,
+    fences: HashMap<Name, (u64, Instant)>,
+    tombstones: HashMap<String, (Mark, Instant)>,
+    registers: HashMap<Name, (u64, String, Instant)>,
+    channels: HashMap<Name, broadcast::Sender<u64>>,
+    /// How many entries may pile up before what has expired is swept out.
+    sweep_at: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    token: Token,
+    fence: u64,
+    since: Duration,
+    identity: Vec<u8>,
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mark {
+    Released,
+    Absent,
+    Forced,
+}
+
+impl Embedded {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The state as it is now: whatever has expired counts as gone.
+    fn now(&self) -> (MutexGuard<'_, State>, Instant) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        state.sweep(now);
+        (state, now)
+    }
+
+    fn acquire_now(&self, claim: &Claim) -> Acquired {
+        let (mut state, now) = self.now();
+        if state.tombstone(&claim.token, now).is_some() {
+            return Acquired::Refused;
+        }
+        if let Some(held) = state.held(&claim.name, now) {
+            if held.token != claim.token {
+                let holder = Identity::decode(&held.identity).holder(held.fence, held.since);
+                let ttl = Some(held.until.saturating_since(now));
+                return Acquired::Held { holder, ttl };
+            }
+            held.until = held.until.max(now + claim.ttl);
+            return Acquired::Granted { fence: held.fence };
+        }
+        let since = self.clock.unix_time();
+        let last = state
+            .fences
+            .get(&claim.name)
+            .filter(|(_, until)| *until > now);
+        let micros = u64::try_from(since.as_micros()).unwrap_or(Fence::MAX);
+        let fence = (last.map_or(0, |(fence, _)| *fence) + 1)
+            .max(micros)
+            .max(claim.min_fence);
+        state
+            .fences
+            .insert(claim.name.clone(), (fence, now + FENCE_TTL));
+        let held = Held {
+            token: claim.token.clone(),
+            fence,
+            since,
+            identity: claim.identity.clone(),
+            until: now + claim.ttl,
+        };
+        state.locks.insert(claim.name.clone(), held);
+        Acquired::Granted { fence }
+    }
+
+    fn renew_now(&self, leases: &[Renewal]) -> Vec<Renewed> {
+        let (mut state, now) = self.now();
+        let mut renew = |lease: &Renewal| {
+            let another = match state.held(&lease.name, now) {
+                Some(held) if held.token == lease.token => {
+                    held.until = held.until.max(now + lease.ttl);
+                    if let Some((_, until)) = state.fences.get_mut(&lease.name) {
+                        *until = now + FENCE_TTL;
+                    }
+                    return Renewed::Prolonged;
+                }
+                other => other.is_some(),
+            };
+            match state.tombstone(&lease.token, now) {
+                Some(Mark::Forced) => Renewed::ForceReleased,
+                Some(Mark::Released) => Renewed::Released,
+                _ if another => Renewed::HeldByAnother,
+                _ => Renewed::Gone,
+            }
+        };
+        leases.iter().map(&mut renew).collect()
+    }
+
+    fn release_now(&self, lease: &Surrender) -> bool {
+        let (mut state, now) = self.now();
+        let key = lease.token.expose().to_owned();
+        let until = now + lease.tombstone;
+        if let Some(held) = state.held(&lease.name, now)
+            && held.token == lease.token
+        {
+            let fence = held.fence;
+            state.locks.remove(&lease.name);
+            state.tombstones.insert(key, (Mark::Released, until));
+            state.wake(&lease.name, fence);
+            return true;
+        }
+        match state.tombstone(&lease.token, now) {
+            Some(mark) => mark == Mark::Released,
+            None => {
+                state.tombstones.insert(key, (Mark::Absent, until));
+                false
+            }
+        }
+    }
+
+    fn force_release_now(&self, name: &Name, fence: u64, tombstone: Duration) -> bool {
+        let (mut state, now) = self.now();
+        let Some(held) = state.held(name, now).filter(|held| held.fence == fence) else {
+            return false;
+        };
+        let key = held.token.expose().to_owned();
+        state.locks.remove(name);
+        state
+            .tombstones
+            .insert(key, (Mark::Forced, now + tombstone));
+        state.wake(name, fence);
+        true
+    }
+
+    fn admit_now(&self, resource: &Name, fence: u64, owner: &str, keep: Duration) -> Admitted {
+        let (mut state, now) = self.now();
+        if let Some((seen, known, until)) = state.registers.get(resource)
+            && *until > now
+        {
+            if fence < *seen {
+                return Admitted::Older { seen: *seen };
+            }
+            if fence == *seen && known != owner {
+                return Admitted::Twin { seen: *seen };
+            }
+        }
+        state
+            .registers
+            .insert(resource.clone(), (fence, owner.to_owned(), now + keep));
+        Admitted::Yes
+    }
+}
+
+impl State {
+    fn held(&mut self, name: &Name, now: Instant) -> Option<&mut Held> {
+        self.locks.get_mut(name).filter(|held| held.until > now)
+    }
+
+    fn tombstone(&self, token: &Token, now: Instant) -> Option<Mark> {
+        let (mark, until) = self.tombstones.get(token.expose())?;
+        (*until > now).then_some(*mark)
+    }
+
+    fn wake(&mut self, name: &Name, fence: u64) {
+        if let Some(channel) = self.channels.get(name)
+            && channel.send(fence).is_err()
+        {
+            self.channels.remove(name);
+        }
+    }
+
+    fn seen(&self, name: &Name, now: Instant) -> Option<Seen> {
+        let held = self.locks.get(name).filter(|held| held.until > now)?;
+        let waiters = self
+            .channels
+            .get(name)
+            .map_or(0, broadcast::Sender::receiver_count);
+        Some(Seen {
+            name: name.clone(),
+            holder: Identity::decode(&held.identity).holder(held.fence, held.since),
+            ttl: held.until.saturating_since(now),
+            waiters: waiters as u64,
+        })
+    }
+
+    /// Sweeps when the state has doubled since the last time, so that each step pays little.
+    fn sweep(&mut self, now: Instant) {
+        let size = self.locks.len()
+            + self.fences.len()
+            + self.tombstones.len()
+            + self.registers.len()
+            + self.channels.len();
+        if size < self.sweep_at.max(1024) {
+            return;
+        }
+        self.locks.retain(|_, held| held.until > now);
+        self.fences.retain(|_, (_, until)| *until > now);
+        self.tombstones.retain(|_, (_, until)| *until > now);
+        self.registers.retain(|_, (_, _, until)| *until > now);
+        self.channels
+            .retain(|_, channel| channel.receiver_count() > 0);
+        self.sweep_at = 2
+            * (self.locks.len()
+                + self.fences.len()
+                + self.tombstones.len()
+                + self.registers.len()
+                + self.channels.len());
+    }
+}
+
+impl Backend for Embedded {
+    fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    fn step_timeout(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    fn acquire<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Acquired>> {
+        Box::pin(ready(Ok(self.acquire_now(claim))))
+    }
+
+    fn renew<'a>(
+        &'a self,
+        _shard: u16,
+        leases: &'a [Renewal],
+    ) -> BoxFuture<'a, Result<Vec<Renewed>>> {
+        Box::pin(ready(Ok(self.renew_now(leases))))
+    }
+
+    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(ready(Ok(self.release_now(lease))))
+    }
+
+    fn force_release<'a>(
+        &'a self,
+        name: &'a Name,
+        fence: u64,
+        tombstone: Duration,
+        _reason: &'a str,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(ready(Ok(self.force_release_now(name, fence, tombstone))))
+    }
+
+    fn show<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Seen>>> {
+        let (state, now) = self.now();
+        Box::pin(ready(Ok(state.seen(name, now))))
+    }
+
+    fn list(&self, shard: u16, offset: u64, limit: u64) -> BoxFuture<'_, Result<(u64, Vec<Seen>)>> {
+        let (state, now) = self.now();
+        let mut held: Vec<_> = state
+            .locks
+            .iter()
+            .filter(|(name, held)| held.until > now && name.shard(SHARDS) == shard)
+            .map(|(name, held)| (held.until, name))
+            .collect();
+        held.sort();
+        let page = held
+            .into_iter()
+            .skip(usize::try_from(offset).unwrap_or(usize::MAX))
+            .take(usize::try_from(limit).unwrap_or(usize::MAX));
+        let page: Vec<Seen> = page.filter_map(|(_, name)| state.seen(name, now)).collect();
+        Box::pin(ready(Ok((page.len() as u64, page))))
+    }
+
+    fn admit<'a>(
+        &'a self,
+        resource: &'a Name,
+        fence: u64,
+        owner: &'a str,
+        retention: Duration,
+    ) -> BoxFuture<'a, Result<Admitted>> {
+        Box::pin(ready(Ok(self.admit_now(resource, fence, owner, retention))))
+    }
+
+    fn listen<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
+        let (mut state, _) = self.now();
+        let channel = state
+            .channels
+            .entry(name.clone())
+            .or_insert_with(|| broadcast::channel(64).0);
+        let wakeups: Box<dyn Wakeups> = Box::new(Channel(channel.subscribe()));
+        Box::pin(ready(Ok(wakeups)))
+    }
+
+    fn audit(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+}
+
+#[derive(Debug)]
+struct Channel(broadcast::Receiver<u64>);
+
+impl Wakeups for Channel {
+    fn next(&mut self) -> BoxFuture<'_, Wake> {
+        Box::pin(async {
+            match self.0.recv().await {
+                Ok(fence) => Wake::Released(fence),
+                // A swept channel is made anew by the next listener; look and listen again.
+                Err(RecvError::Lagged(_) | RecvError::Closed) => Wake::Lost,
+            }
+        })
+    }
+}

@@ -1,0 +1,272 @@
+//! The guard: what holds a lock, and gives it up however it ends.
+
+use crate::{
+    backend::{Renewal, Renewed, Surrender},
+    lease::{Lease, LossReason},
+    locks::Inner,
+    token::{Fence, Token},
+};
+use coordinator_core::{
+    Error, ErrorKind, Result,
+    clock::{Instant, until},
+};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+/// What became of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Release {
+    /// The lock was ours until now.
+    Released,
+    /// The lock was gone before: its lease ran out, or it was taken away.
+    AlreadyGone,
+}
+
+/// What became of a renewal by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Renew {
+    /// The lease lasts for the ttl from when the renewal was sent, or longer if it did before.
+    Renewed,
+    /// The lock is not ours any more, with the reason.
+    Lost(LossReason),
+}
+
+/// A held lock. Dropping it hands the release to a background worker.
+///
+/// A view of it for the work it protects is [`lease`](Self::lease).
+#[must_use = "the lock is given up when the guard is dropped"]
+pub struct Guard {
+    inner: Arc<Inner>,
+    lease: Lease,
+    /// Whether dropping it has something to give up.
+    armed: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(inner: Arc<Inner>, lease: Lease) -> Self {
+        Self {
+            inner,
+            lease,
+            armed: true,
+        }
+    }
+
+    /// A view of the lock, to be cloned and passed on.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The lock's name.
+    pub fn name(&self) -> &str {
+        self.lease.name()
+    }
+
+    /// The fencing token: hand it to whatever you write to.
+    pub fn fence(&self) -> Fence {
+        self.lease.fence()
+    }
+
+    /// A public id of this acquisition, the second half of a fence check.
+    pub fn owner(&self) -> &str {
+        self.lease.owner()
+    }
+
+    /// When the lease ends unless it is renewed; see [`Lease::deadline`].
+    pub fn deadline(&self) -> Instant {
+        self.lease.deadline()
+    }
+
+    /// The time until [`deadline`](Self::deadline), zero once it is lost.
+    pub fn remaining(&self) -> Duration {
+        self.lease.remaining()
+    }
+
+    /// Whether the lease still lasts, without asking anybody; see [`Lease::is_valid`].
+    pub fn is_valid(&self) -> bool {
+        self.lease.is_valid()
+    }
+
+    /// Completes when the lease has ended, with the reason; see [`Lease::lost`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn lost(&self) -> LossReason {
+        self.lease.lost().await
+    }
+
+    /// Runs `work` and drops it as soon as the lease is lost; see [`Lease::run`].
+    ///
+    /// # Errors
+    /// The reason of the loss.
+    ///
+    /// # Cancel safety
+    /// As cancel safe as `work`.
+    pub async fn run<T>(&self, work: impl Future<Output = T>) -> Result<T, LossReason> {
+        self.lease.run(work).await
+    }
+
+    /// Renews the lease by hand, as the watchdog does by itself. A renewal never shortens.
+    ///
+    /// # Errors
+    /// As [`Locks::renew`](crate::Locks::renew); the lease is not lost by a failed renewal, it
+    /// lasts until its deadline.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether the lease was renewed.
+    pub async fn renew(&self) -> Result<Renew> {
+        let state = &self.lease.0;
+        if let Some(reason) = state.loss() {
+            state.end(reason);
+            return Ok(Renew::Lost(reason));
+        }
+        let sent = self.inner.clock().now();
+        let Some((_, ttl)) = state.next_renewal(sent) else {
+            return Ok(Renew::Renewed);
+        };
+        let renewal = Renewal {
+            name: state.name.clone(),
+            token: state.token.clone(),
+            ttl,
+        };
+        let outcome = self.inner.renew(renewal).await?;
+        match outcome {
+            Renew::Renewed => {
+                state.prolong(sent, ttl);
+            }
+            Renew::Lost(reason) => state.end(reason),
+        }
+        Ok(state.loss().map_or(outcome, Renew::Lost))
+    }
+
+    /// Gives the lock up and says whether it was still held.
+    ///
+    /// One round trip; an answer that does not come is asked for again, for at most twice the
+    /// command timeout. The answer of a repeated release is that of the first.
+    ///
+    /// # Errors
+    /// As [`Locks::release`](crate::Locks::release); then the background worker goes on trying
+    /// until the lock has expired.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropping the future hands the release to the background worker.
+    pub async fn release(mut self) -> Result<Release> {
+        let state = &self.lease.0;
+        state.end(LossReason::Released);
+        let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
+        let released = self.inner.release(&surrender).await?;
+        self.inner.lines.released(&state.name, state.fence);
+        self.armed = false;
+        Ok(released)
+    }
+
+    /// Stops guarding without giving up: whoever has the token goes on, here or in another
+    /// process, with [`Locks::renew`](crate::Locks::renew) and
+    /// [`Locks::release`](crate::Locks::release).
+    pub fn detach(mut self) -> Detached {
+        self.armed = false;
+        let state = &self.lease.0;
+        let detached = Detached {
+            name: state.name.as_str().to_owned(),
+            token: state.token.clone(),
+            fence: self.fence(),
+            remaining: self.remaining(),
+        };
+        state.end(LossReason::Released);
+        detached
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            let state = &self.lease.0;
+            state.end(LossReason::Released);
+            let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
+            self.inner.give_up_later(surrender, state.ttl);
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Guard").field(&self.lease.0).finish()
+    }
+}
+
+/// A lock that is held without a guard, from [`Guard::detach`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Detached {
+    /// The lock's name.
+    pub name: String,
+    /// The secret to renew and release it with.
+    pub token: Token,
+    /// Its fencing token.
+    pub fence: Fence,
+    /// How long the lease lasts yet.
+    pub remaining: Duration,
+}
+
+impl Inner {
+    pub(crate) fn surrender(
+        &self,
+        name: &coordinator_core::key::Name,
+        token: &Token,
+        ttl: Duration,
+    ) -> Surrender {
+        // As long as an acquire with this token could still arrive, and then some.
+        let tombstone = ttl + self.backend.step_timeout() * 2 + Duration::from_secs(10);
+        Surrender {
+            name: name.clone(),
+            token: token.clone(),
+            tombstone,
+        }
+    }
+
+    pub(crate) fn give_up_later(&self, surrender: Surrender, ttl: Duration) {
+        let until = self.clock().now() + ttl + self.backend.step_timeout();
+        self.worker.surrender(surrender, until);
+    }
+
+    /// Releases, and asks again where no answer came.
+    pub(crate) async fn release(&self, surrender: &Surrender) -> Result<Release> {
+        let clock = self.clock();
+        let limit = clock.now() + self.backend.step_timeout() * 2;
+        let mut delay = Duration::from_millis(10);
+        loop {
+            let error = match until(&**clock, limit, self.backend.release(surrender)).await {
+                Some(Ok(true)) => return Ok(Release::Released),
+                Some(Ok(false)) => return Ok(Release::AlreadyGone),
+                Some(Err(error)) => error,
+                None => unanswered("locks.release"),
+            };
+            if !error.is_retryable() || clock.now() + delay >= limit {
+                return Err(error);
+            }
+            clock.sleep(delay).await;
+            delay *= 2;
+        }
+    }
+
+    pub(crate) async fn renew(&self, renewal: Renewal) -> Result<Renew> {
+        let clock = self.clock();
+        let limit = clock.now() + self.backend.step_timeout() * 2;
+        let shard = renewal.name.shard(crate::backend::SHARDS);
+        let leases = [renewal];
+        let statuses = until(&**clock, limit, self.backend.renew(shard, &leases))
+            .await
+            .unwrap_or_else(|| Err(unanswered("locks.renew")))?;
+        Ok(match statuses.first() {
+            Some(Renewed::Prolonged) => Renew::Renewed,
+            Some(Renewed::HeldByAnother) => Renew::Lost(LossReason::Stolen),
+            Some(Renewed::ForceReleased) => Renew::Lost(LossReason::ForceReleased),
+            Some(Renewed::Released) => Renew::Lost(LossReason::Released),
+            Some(Renewed::Gone) | None => Renew::Lost(LossReason::Vanished),
+        })
+    }
+}
+
+pub(crate) fn unanswered(step: &'static str) -> Error {
+    Error::new(ErrorKind::Indeterminate, step).with_source("no answer came by the deadline")
+}

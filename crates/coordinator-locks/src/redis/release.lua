@@ -1,0 +1,34 @@
+-- Gives a lock up and wakes who waits for it; also cleans up after an acquire of unknown outcome.
+-- KEYS[1] the lock
+-- KEYS[2] the tombstone of the token
+-- KEYS[3] the shard's index of held locks
+-- ARGV[1] the token
+-- ARGV[2] the ttl of the tombstone in ms
+-- ARGV[3] the lock's member in the index
+-- ARGV[4] the channel that waiters listen to
+-- Answer: {1} released, now or by an earlier run; {0} the lock was gone or is another's.
+-- Safe to run twice: the tombstone remembers the answer, and only a lock that bears the token is
+-- deleted.
+local lock = redis.call('GET', KEYS[1])
+local grave = redis.call('GET', KEYS[2])
+if lock and string.sub(lock, 1, 32) == ARGV[1] then
+  redis.call('ZREM', KEYS[3], ARGV[3])
+  redis.call('DEL', KEYS[1])
+  -- Refused when memory is full; then a lost answer cannot be had again, and acquire is refused.
+  redis.pcall('SET', KEYS[2], 'r', 'PX', ARGV[2])
+  local fence = string.format('%.0f', tonumber(string.sub(lock, 33, 48)))
+  local sent = redis.pcall('SPUBLISH', ARGV[4], fence)
+  if type(sent) == 'table' then
+    -- Servers before 7.0 have no sharded channels.
+    redis.pcall('PUBLISH', ARGV[4], fence)
+  end
+  return {1}
+end
+if grave == 'r' then
+  return {1}
+end
+if not grave then
+  -- An acquire with this token may still be on its way: it shall find the tombstone.
+  redis.pcall('SET', KEYS[2], 'x', 'PX', ARGV[2])
+end
+return {0}

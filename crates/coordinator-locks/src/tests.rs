@@ -1,0 +1,1 @@
+//! Port-level tests: every step delivered twice, on both backends.

@@ -1,0 +1,180 @@
+//! Tokens (secret, one per acquisition), fences (public, rising) and who holds.
+
+use coordinator_core::{Error, Result, config::Secret};
+use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
+
+/// The length of a token's text.
+pub(crate) const TOKEN_BYTES: usize = 32;
+
+/// The secret that proves an acquisition: whoever has it can renew and release the lock.
+///
+/// 128 random bits; `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Secret);
+
+impl Token {
+    pub(crate) fn random() -> Self {
+        Self(Secret::new(format!("{:032x}", rand::random::<u128>())))
+    }
+
+    /// Reads back what [`expose`](Self::expose) showed.
+    ///
+    /// # Errors
+    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) unless it is 32 lower-case hex digits.
+    pub fn parse(text: &str) -> Result<Self> {
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != TOKEN_BYTES || !text.bytes().all(hex) {
+            return Err(Error::misuse(
+                "locks.token",
+                "a token is 32 lower-case hex digits",
+            ));
+        }
+        Ok(Self(Secret::new(text)))
+    }
+
+    /// Shows the token, to be handed to another process: never to a log.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// A fencing token: each grant of a name has a higher one than every grant before.
+///
+/// Send it along with each write and let the resource refuse a lower one than it has seen:
+/// see [`FenceCheck`](crate::FenceCheck).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence(u64);
+
+impl Fence {
+    /// The largest fence: scripts count in doubles, which are exact up to 2^53.
+    pub(crate) const MAX: u64 = (1 << 53) - 1;
+
+    /// A fence read back from where it was sent.
+    pub fn new(fence: u64) -> Self {
+        Self(fence)
+    }
+
+    /// The number itself.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The machine's host name.
+    pub host: String,
+    /// The process id.
+    pub pid: u32,
+    /// What the holder says it does, from [`Lock::with_task`](crate::Lock::with_task).
+    pub task: Option<String>,
+    /// A public id of this one acquisition, for fence checks and logs.
+    pub owner: String,
+    /// When it was granted, as time since the Unix epoch on the server's clock.
+    pub since: Duration,
+    /// The fence it was granted with.
+    pub fence: Fence,
+}
+
+/// A lock that somebody holds, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldLock {
+    /// The lock's name.
+    pub name: String,
+    /// Who holds it.
+    pub holder: Holder,
+    /// How long its lease lasts yet, unless renewed.
+    pub ttl: Duration,
+    /// How many processes wait for it.
+    pub waiters: u64,
+}
+
+/// What a holder says of itself, stored with the lock.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) host: String,
+    pub(crate) pid: u32,
+    pub(crate) task: Option<String>,
+    pub(crate) owner: String,
+}
+
+impl Identity {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec(self).expect("strings and numbers always encode")
+    }
+
+    /// Another version's or a damaged identity still leaves a lock that is held.
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        rmp_serde::from_slice(bytes).unwrap_or_else(|_| Self {
+            host: "unknown".to_owned(),
+            pid: 0,
+            task: None,
+            owner: "unknown".to_owned(),
+        })
+    }
+
+    pub(crate) fn holder(self, fence: u64, since: Duration) -> Holder {
+        let Self {
+            host,
+            pid,
+            task,
+            owner,
+        } = self;
+        Holder {
+            host,
+            pid,
+            task,
+            owner,
+            since,
+            fence: Fence::new(fence),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_differ_and_are_not_shown() {
+        let (one, other) = (Token::random(), Token::random());
+        assert_ne!(one, other);
+        assert!(!format!("{one:?}").contains(one.expose()));
+        assert_eq!(Token::parse(one.expose()).expect("a token"), one);
+        for bad in ["", "x", &"g".repeat(32), &"A".repeat(32), &"a".repeat(33)] {
+            assert!(Token::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_identity_is_an_unknown_holder() {
+        assert_eq!(Identity::decode(b"\xff\xff").host, "unknown");
+        let identity = Identity {
+            host: "h".into(),
+            pid: 7,
+            task: Some("t".into()),
+            owner: "o".into(),
+        };
+        let read = Identity::decode(&identity.encode());
+        assert_eq!(
+            (read.host.as_str(), read.pid, read.task.as_deref()),
+            ("h", 7, Some("t"))
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! The background worker: gives up what a dropped guard or an acquire of unknown outcome left
+//! behind, until that is done or has expired by itself.
+
+use crate::{
+    backend::{Backend, Surrender},
+    tasks,
+};
+use coordinator_core::clock::{Instant, until};
+use rand::RngExt as _;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// How many locks are given up at once.
+const AT_ONCE: usize = 64;
+
+/// Takes orders from anywhere, from `Drop` outside a runtime too.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    orders: OnceLock<mpsc::UnboundedSender<Order>>,
+    pending: Arc<watch::Sender<usize>>,
+}
+
+#[derive(Debug)]
+struct Order {
+    lease: Surrender,
+    /// When the lock has expired by itself.
+    until: Instant,
+}
+
+impl Worker {
+    pub(crate) fn new() -> Self {
+        Self {
+            orders: OnceLock::new(),
+            pending: Arc::new(watch::channel(0).0),
+        }
+    }
+
+    /// Starts the task, once; must be called within a runtime before the first order.
+    pub(crate) fn start(&self, backend: &Arc<dyn Backend>) {
+        self.orders.get_or_init(|| {
+            let (orders, inbox) = mpsc::unbounded_channel();
+            tasks::spawn(serve(backend.clone(), inbox, self.pending.clone()));
+            tasks::spawn(audit(backend.clone()));
+            orders
+        });
+    }
+
+    /// Orders a lock to be given up; returns at once.
+    pub(crate) fn surrender(&self, lease: Surrender, until: Instant) {
+        let Some(orders) = self.orders.get() else {
+            return;
+        };
+        self.pending.send_modify(|pending| *pending += 1);
+        if orders.send(Order { lease, until }).is_err() {
+            // The runtime is gone: the lock expires by itself.
+            self.pending.send_modify(|pending| *pending -= 1);
+        }
+    }
+
+    /// Completes when nothing is left to give up.
+    pub(crate) async fn idle(&self) {
+        let mut pending = self.pending.subscribe();
+        // The sender lives as long as self.
+        let _ = pending.wait_for(|pending| *pending == 0).await;
+    }
+}
+
+async fn serve(
+    backend: Arc<dyn Backend>,
+    mut inbox: mpsc::UnboundedReceiver<Order>,
+    pending: Arc<watch::Sender<usize>>,
+) {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    while let Some(order) = inbox.recv().await {
+        let (backend, pending) = (backend.clone(), pending.clone());
+        let Ok(turn) = room.clone().acquire_owned().await else {
+            return;
+        };
+        tasks::spawn(async move {
+            give_up(&*backend, &order).await;
+            pending.send_modify(|pending| *pending -= 1);
+            drop(turn);
+        });
+    }
+}
+
+/// Releases until the server said that it is done, or the lock has expired.
+async fn give_up(backend: &dyn Backend, order: &Order) {
+    let clock = backend.clock();
+    let mut delay = Duration::from_millis(20);
+    loop {
+        let limit = clock.now() + backend.step_timeout() * 2;
+        let error = match until(&**clock, limit, backend.release(&order.lease)).await {
+            Some(Ok(_)) => return,
+            Some(Err(error)) => error.chain(),
+            None => "no answer".to_owned(),
+        };
+        if clock.now() >= order.until {
+            tracing::warn!(lock = %order.lease.name, error, "a lock was left to expire");
+            return;
+        }
+        let jitter = Duration::from_millis(rand::rng().random_range(0..20));
+        clock.sleep(delay + jitter).await;
+        delay = (delay * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Says once what of the server's set-up breaks the promises of locks.
+async fn audit(backend: Arc<dyn Backend>) {
+    for finding in backend.audit().await.unwrap_or_default() {
+        let (code, advice) = (finding.code, finding.advice);
+        if finding.severity > coordinator_core::health::Severity::Note {
+            tracing::warn!(code, advice, "{}", finding.message);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The facade: one configuration, one connection, every part. It decides nothing.
+
+use coordinator_core::{
+    Config, Result,
+    health::{Health, State},
+};
+#[cfg(feature = "redis")]
+use coordinator_core::{config::Fallback, redis::Connection};
+use coordinator_locks::Locks;
+use std::time::Duration;
+
+/// Every part over one backend; clones share it.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    config: Config,
+    locks: Locks,
+    #[cfg(feature = "redis")]
+    connection: Option<Connection>,
+}
+
+impl Coordinator {
+    /// Connects to what a URL names; see [`Config::from_url`].
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config), and [`Misuse`](coordinator_core::ErrorKind::Misuse)
+    /// for a URL that cannot be read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::with_config(Config::from_url(url)?).await
+    }
+
+    /// Connects to what the environment names; see [`Config::from_env`].
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config), and [`Misuse`](coordinator_core::ErrorKind::Misuse)
+    /// for a variable that cannot be read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn from_env() -> Result<Self> {
+        Self::with_config(Config::from_env()?).await
+    }
+
+    /// State in this process alone, in memory.
+    pub fn embedded() -> Self {
+        let config = Config::embedded();
+        Self {
+            locks: Locks::embedded_with_clock(config.clock().clone()),
+            config,
+            #[cfg(feature = "redis")]
+            connection: None,
+        }
+    }
+
+    /// Connects to what a configuration names. A server that is not found is an error, unless the
+    /// configuration has a [`Fallback`](coordinator_core::config::Fallback): then the connection is sought on in the background, and
+    /// locks, which never fall back, are unavailable until it is found.
+    ///
+    /// # Errors
+    /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) if no server is found,
+    /// [`Rejected`](coordinator_core::ErrorKind::Rejected) if it refuses us,
+    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a wrong configuration.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn with_config(config: Config) -> Result<Self> {
+        config.validate()?;
+        if config.is_embedded() {
+            let locks = Locks::embedded_with_clock(config.clock().clone());
+            return Ok(Self {
+                config,
+                locks,
+                #[cfg(feature = "redis")]
+                connection: None,
+            });
+        }
+        Self::over_redis(config).await
+    }
+
+    #[cfg(feature = "redis")]
+    async fn over_redis(config: Config) -> Result<Self> {
+        let connection = match Connection::connect(config.clone()).await {
+            Err(error) if error.is_retryable() && *config.fallback() != Fallback::None => {
+                tracing::warn!(error = %error.chain(), "no server was found, falling back");
+                Connection::open(config.clone())?
+            }
+            connected => connected?,
+        };
+        Ok(Self {
+            config,
+            locks: Locks::redis(&connection),
+            connection: Some(connection),
+        })
+    }
+
+    #[cfg(not(feature = "redis"))]
+    async fn over_redis(_config: Config) -> Result<Self> {
+        let why = "this build has no redis feature: only embedded:// works";
+        Err(coordinator_core::Error::misuse("connect", why))
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Locks.
+    pub fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// The state of the connection now; an embedded backend is always connected.
+    pub fn state(&self) -> State {
+        #[cfg(feature = "redis")]
+        if let Some(connection) = &self.connection {
+            return connection.state();
+        }
+        State::Connected
+    }
+
+    /// The connection, to watch its state or to build parts by hand; `None` when embedded.
+    #[cfg(feature = "redis")]
+    pub fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+
+    /// How the backend is; never fails, an unreachable server is an answer too.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn health(&self) -> Health {
+        #[cfg(feature = "redis")]
+        if let Some(connection) = &self.connection {
+            return connection.health().await;
+        }
+        Health::embedded()
+    }
+
+    /// Gives up what was dropped, waiting for that at most five seconds, and closes the
+    /// connection. Later calls are [`Misuse`](coordinator_core::ErrorKind::Misuse).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what is left closes when the last clone is dropped.
+    pub async fn close(&self) {
+        if !self.locks.close(Duration::from_secs(5)).await {
+            tracing::warn!("some locks could not be given up and expire by themselves");
+        }
+        #[cfg(feature = "redis")]
+        if let Some(connection) = &self.connection {
+            connection.close().await;
+        }
+    }
+}

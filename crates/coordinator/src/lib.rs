@@ -1,0 +1,33 @@
+//! State that the instances of a service share, and turns that they take: one face for the parts.
+//!
+//! Each part is a crate of its own and can be used alone; this one wires them to one connection.
+//!
+//! ```
+//! use coordinator::Coordinator;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Or `connect("redis://…")`, or `from_env()`.
+//! let coordinator = Coordinator::embedded();
+//! let guard = coordinator.locks().acquire("invoice:42").await?.acquired()?;
+//! guard.release().await?;
+//! coordinator.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
+//! Those of the parts: [`locks`].
+//!
+//! # Not guaranteed
+//! * That embedded state is shared: it belongs to this process and to the clones of one
+//!   [`Coordinator`].
+//!
+//! # Features
+//! * `redis` (default): Redis and Valkey. Without it only embedded URLs are understood.
+
+mod coordinator;
+
+pub use coordinator::Coordinator;
+pub use coordinator_core::{Config, Error, ErrorKind, Result, clock, config, health, key};
+pub use coordinator_locks as locks;
