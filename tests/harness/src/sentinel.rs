@@ -80,8 +80,7 @@ impl Sentinel {
             // Since 7.0 the built-in periods of 1 to 10 s can be shortened; older ones are slower.
             // Not PING-PERIOD: a replica whose INFO is older than five of those is not promoted,
             // and once the master is down INFO is asked for once a second, whatever was set.
-            let periods = ["INFO-PERIOD 200", "PUBLISH-PERIOD 200", "ASK-PERIOD 200"].join(" ");
-            let command = format!("SENTINEL DEBUG {periods}");
+            let command = "SENTINEL DEBUG INFO-PERIOD 200 PUBLISH-PERIOD 200 ASK-PERIOD 200";
             let _ = sentinel
                 .command(&command.split(' ').collect::<Vec<_>>())
                 .await?;

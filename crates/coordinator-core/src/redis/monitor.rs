@@ -10,8 +10,10 @@ use std::{
 
 /// How often the links are looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// Every how many looks a PING is sent.
+/// Every how many looks a PING is sent; after one that failed, at every look.
 const LOOKS_PER_PROBE: u32 = 10;
+/// After how many failed probes in a row a link that looks well is made anew: it is half open.
+const FAILURES: u32 = 2;
 
 /// Runs until the connection is dropped.
 pub(super) async fn watch(connection: Weak<Inner>) {
@@ -22,7 +24,7 @@ pub(super) async fn watch(connection: Weak<Inner>) {
         return;
     };
     let mut looks = 0_u32;
-    let mut probe_failed = false;
+    let mut failures = 0_u32;
     loop {
         // Events hasten a look; a lagging or closed channel is no reason to stop looking.
         let hastened = tokio::select! {
@@ -36,10 +38,17 @@ pub(super) async fn watch(connection: Weak<Inner>) {
         if !hastened {
             looks = looks.wrapping_add(1);
         }
-        if inner.commands.is_up() && (looks.is_multiple_of(LOOKS_PER_PROBE) || probe_failed) {
-            probe_failed = inner.commands.client().ping::<()>(None).await.is_err();
+        if inner.commands.is_up() && (looks.is_multiple_of(LOOKS_PER_PROBE) || failures > 0) {
+            let answered = inner.commands.client().ping::<()>(None).await.is_ok();
+            failures = if answered { 0 } else { failures + 1 };
         }
-        settle(&inner, probe_failed);
+        settle(&inner, failures > 0);
+        if failures >= FAILURES && inner.commands.is_up() {
+            failures = 0;
+            tracing::warn!("the server does not answer on this connection, making it anew");
+            let anew = inner.commands.client().force_reconnection();
+            let _ = tokio::time::timeout(inner.config.connect_timeout(), anew).await;
+        }
         if hastened {
             // A storm of events must not become a storm of looks.
             drop(inner);

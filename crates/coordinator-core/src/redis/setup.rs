@@ -14,7 +14,7 @@ use fred::{
         config::{
             ClusterDiscoveryPolicy, Config as FredConfig, ConnectionConfig, CredentialProvider,
             HostMapping, PerformanceConfig, ReconnectError, ReconnectPolicy, Server, ServerConfig,
-            TcpConfig, TlsConfig, TlsConnector, TlsHostMapping, UnresponsiveConfig,
+            TcpConfig, TlsConfig, TlsConnector, TlsHostMapping,
         },
     },
 };
@@ -74,10 +74,6 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
         // Any other value breaks flushing for ever after one rejection; permits bound the queue.
         max_command_buffer_len: 0,
         reconnect_on_auth_error: matches!(config.credentials(), Credentials::Source(_)),
-        unresponsive: UnresponsiveConfig {
-            max_timeout: (role == Role::Commands).then_some(timeout * 2),
-            interval: Duration::from_millis(500),
-        },
         reconnect_errors: vec![
             ReconnectError::ClusterDown,
             ReconnectError::Loading,
@@ -86,6 +82,9 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
         ],
         tcp: TcpConfig {
             nodelay: Some(true),
+            // A peer that takes nothing off the wire would block the client's one task for ever.
+            // The client's own check for such peers starts anew with every write.
+            user_timeout: Some(timeout * 2),
             keepalive: Some(
                 TcpKeepalive::new()
                     .with_time(Duration::from_secs(10))

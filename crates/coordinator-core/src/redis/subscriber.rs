@@ -8,10 +8,13 @@ mod wire;
 use super::{Connection, link::Link, setup::Role, tasks};
 use crate::{Error, ErrorKind, Result, config::Config};
 use bytes::Bytes;
-use fred::interfaces::EventInterface;
+use fred::{interfaces::EventInterface, types::config::Server};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{
-    broadcast::{self, error::RecvError},
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
     mpsc, oneshot,
 };
 use wire::Wire;
@@ -104,9 +107,11 @@ impl Subscriber {
         let link = Arc::new(Link::open(config, Role::Messages)?);
         let (orders, inbox) = mpsc::unbounded_channel();
         let wire = Wire::new(link.clone(), config);
+        let reconnects = link.client().reconnect_rx();
         tasks::spawn(
             Desk {
                 wire,
+                reconnects,
                 channels: HashMap::new(),
                 sweeps: 0,
             }
@@ -145,12 +150,16 @@ struct Channel {
     listeners: broadcast::Sender<Message>,
     /// Whether the server has confirmed it since the link was last made.
     confirmed: bool,
+    /// Whether somebody listened while it was not confirmed: messages may have been missed.
+    missed: bool,
     idle_sweeps: u32,
 }
 
 /// The task's own state.
 struct Desk {
     wire: Wire,
+    /// Each time the link was made anew, the first included.
+    reconnects: broadcast::Receiver<Server>,
     channels: HashMap<String, Channel>,
     sweeps: u64,
 }
@@ -160,7 +169,6 @@ impl Desk {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
         let client = self.wire.client().clone();
         let mut messages = client.message_rx();
-        let mut reconnects = client.reconnect_rx();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -174,9 +182,9 @@ impl Desk {
                     Err(RecvError::Lagged(_)) => self.announce_loss(),
                     Err(RecvError::Closed) => messages = client.message_rx(),
                 },
-                made = reconnects.recv() => match made {
+                made = self.reconnects.recv() => match made {
                     Ok(_) | Err(RecvError::Lagged(_)) => self.relink().await,
-                    Err(RecvError::Closed) => reconnects = client.reconnect_rx(),
+                    Err(RecvError::Closed) => self.reconnects = client.reconnect_rx(),
                 },
                 _ = sweep.tick() => self.sweep().await,
             }
@@ -195,6 +203,7 @@ impl Desk {
                 .or_insert_with(|| Channel {
                     listeners: broadcast::channel(PER_CHANNEL).0,
                     confirmed: false,
+                    missed: false,
                     idle_sweeps: 0,
                 });
             known.idle_sweeps = 0;
@@ -221,6 +230,16 @@ impl Desk {
 
     /// Asks the server for every channel it has not confirmed; answers what it refused.
     async fn confirm(&mut self) -> HashMap<String, Error> {
+        if !self.wire.ready().await {
+            return HashMap::new();
+        }
+        // The link that is up now was announced before it was: what is announced here is past.
+        while !matches!(
+            self.reconnects.try_recv(),
+            Err(TryRecvError::Empty | TryRecvError::Closed)
+        ) {
+            self.forget();
+        }
         let missing: Vec<String> = self
             .channels
             .iter()
@@ -236,6 +255,9 @@ impl Desk {
                 Ok(()) => {
                     if let Some(channel) = self.channels.get_mut(&name) {
                         channel.confirmed = true;
+                        if std::mem::take(&mut channel.missed) {
+                            let _ = channel.listeners.send(Message::Lost);
+                        }
                     }
                 }
                 Err(error) => {
@@ -250,14 +272,18 @@ impl Desk {
     }
 
     /// The link was made anew: the server has forgotten what we listen to.
-    async fn relink(&mut self) {
+    fn forget(&mut self) {
         for channel in self.channels.values_mut() {
+            channel.missed |= channel.confirmed;
             channel.confirmed = false;
         }
+    }
+
+    async fn relink(&mut self) {
+        self.forget();
         for (channel, error) in self.confirm().await {
             tracing::warn!(channel, error = %error.chain(), "a channel could not be resubscribed");
         }
-        self.announce_loss();
     }
 
     fn deliver(&self, channel: &str, payload: Option<Bytes>) {
@@ -298,16 +324,13 @@ impl Desk {
             return;
         }
         if self.wire.forgets() && self.sweeps.is_multiple_of(ASSERT_SWEEPS) {
+            // Asserted without notice: a migrated slot is rare, and listeners look by themselves.
             for channel in self.channels.values_mut() {
                 channel.confirmed = false;
             }
         }
         // What failed while the link was shaky is tried again here.
-        let lost = self.channels.values().any(|channel| !channel.confirmed);
         self.confirm().await;
-        if lost && !self.wire.forgets() {
-            self.announce_loss();
-        }
         if self.sweeps.is_multiple_of(2) {
             self.wire.probe().await;
         }

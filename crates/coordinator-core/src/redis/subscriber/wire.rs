@@ -4,7 +4,7 @@
 //! each batch is followed by a PING with a nonce: the right echo proves that all of it was taken.
 
 use crate::{
-    Error, ErrorKind, Result,
+    Error, Result,
     config::{Config, Endpoint},
     redis::{classify, link::Link},
 };
@@ -54,15 +54,13 @@ impl Wire {
         self.clustered && self.sharded == Some(true)
     }
 
+    /// Waits a while for the link.
+    pub(super) async fn ready(&self) -> bool {
+        self.link.ready(self.patience).await
+    }
+
     /// Subscribes to channels; each comes back confirmed or with the reason why not.
     pub(super) async fn subscribe(&mut self, channels: Vec<String>) -> Vec<(String, Result<()>)> {
-        if !self.link.ready(self.patience).await {
-            let down = || Err(Error::new(ErrorKind::Unavailable, STEP));
-            return channels
-                .into_iter()
-                .map(|channel| (channel, down()))
-                .collect();
-        }
         let mut outcomes = Vec::with_capacity(channels.len());
         let mut rest = channels.as_slice();
         while self.sharded.is_none() && !rest.is_empty() {
