@@ -1,1 +1,95 @@
-//! Port-level tests: every step delivered twice, on both backends.
+//! Port-level tests: every step delivered twice, on both backends, and broken backends that the
+//! contract must catch.
+
+mod broken;
+mod contract;
+#[cfg(feature = "redis")]
+mod scripts;
+
+use crate::{
+    backend::{Backend, Claim, Renewal, Surrender},
+    embedded::Embedded,
+    token::{Identity, Token},
+};
+use contract::Stage;
+use coordinator_core::{clock::ManualClock, key::Name};
+use std::{sync::Arc, time::Duration};
+
+const TTL: Duration = Duration::from_secs(10);
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+fn claim(text: &str) -> Claim {
+    let identity = Identity {
+        host: "host".into(),
+        pid: 7,
+        task: Some("task".into()),
+        owner: "owner".into(),
+    };
+    Claim {
+        name: name(text),
+        token: Token::random(),
+        ttl: TTL,
+        min_fence: 0,
+        identity: identity.encode(),
+    }
+}
+
+fn surrender(claim: &Claim) -> Surrender {
+    Surrender {
+        name: claim.name.clone(),
+        token: claim.token.clone(),
+        tombstone: TTL * 2,
+    }
+}
+
+fn renewal(claim: &Claim, ttl: Duration) -> Renewal {
+    Renewal {
+        name: claim.name.clone(),
+        token: claim.token.clone(),
+        ttl,
+    }
+}
+
+fn embedded() -> Stage {
+    let clock = ManualClock::new();
+    let backend: Arc<dyn Backend> = Arc::new(Embedded::new(Arc::new(clock.clone())));
+    Stage::new(backend, clock)
+}
+
+#[tokio::test]
+async fn embedded_keeps_the_contract() {
+    for (case, check) in contract::ALL {
+        if let Err(why) = check(embedded()).await {
+            panic!("{case}: {why}");
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn redis_keeps_the_contract() {
+    for (case, check) in contract::ALL {
+        if let Err(why) = check(scripts::redis().await).await {
+            panic!("{case}: {why}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_broken_backend_is_caught() {
+    for broken in broken::ALL {
+        let mut caught = Vec::new();
+        for (case, check) in contract::ALL {
+            let clock = ManualClock::new();
+            let good = Embedded::new(Arc::new(clock.clone()));
+            let backend: Arc<dyn Backend> = Arc::new(broken::Broken::new(good, *broken));
+            if check(Stage::new(backend, clock)).await.is_err() {
+                caught.push(*case);
+            }
+        }
+        assert!(!caught.is_empty(), "{broken:?} passes as a lock");
+    }
+}

@@ -30,14 +30,16 @@ if lock then
   -- The answer to an earlier run was lost.
   ttl = math.max(left, ttl)
   redis.call('PEXPIRE', KEYS[1], ttl)
+  redis.call('ZADD', KEYS[4], string.format('%.0f', now / 1000 + ttl), ARGV[5])
 else
   local last = tonumber(redis.call('GET', KEYS[2]) or '0')
   fence = math.max(last + 1, now, tonumber(ARGV[3]))
-  -- First of all writes, so that a key of a wrong type is met before anything changed.
-  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('%.0f', now / 1000))
   local stamp = string.format('%016.0f%016.0f', fence, now)
+  -- The first write: it meets an index of a wrong type, and a memory that is full, while nothing
+  -- has changed yet.
+  redis.call('ZADD', KEYS[4], string.format('%.0f', now / 1000 + ttl), ARGV[5])
   redis.call('SET', KEYS[1], ARGV[1] .. stamp .. ARGV[6], 'PX', ttl)
   redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', ARGV[4])
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', string.format('%.0f', now / 1000))
 end
-redis.call('ZADD', KEYS[4], string.format('%.0f', now / 1000 + ttl), ARGV[5])
 return {1, fence}

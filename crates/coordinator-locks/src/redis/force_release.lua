@@ -15,7 +15,7 @@ end
 redis.call('ZREM', KEYS[2], ARGV[2])
 redis.call('DEL', KEYS[1])
 local tombstone = string.sub(KEYS[2], 1, -5) .. 'gone:' .. string.sub(lock, 1, 32)
-redis.pcall('SET', tombstone, 'f' .. ARGV[4], 'PX', ARGV[1])
+redis.call('SET', tombstone, 'f' .. ARGV[4], 'PX', ARGV[1])
 local sent = redis.pcall('SPUBLISH', ARGV[3], ARGV[5])
 if type(sent) == 'table' then
   redis.pcall('PUBLISH', ARGV[3], ARGV[5])

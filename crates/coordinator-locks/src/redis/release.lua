@@ -14,8 +14,8 @@ local grave = redis.call('GET', KEYS[2])
 if lock and string.sub(lock, 1, 32) == ARGV[1] then
   redis.call('ZREM', KEYS[3], ARGV[3])
   redis.call('DEL', KEYS[1])
-  -- Refused when memory is full; then a lost answer cannot be had again, and acquire is refused.
-  redis.pcall('SET', KEYS[2], 'r', 'PX', ARGV[2])
+  -- Full memory refuses no write that follows another: the deletion lets this one pass.
+  redis.call('SET', KEYS[2], 'r', 'PX', ARGV[2])
   local fence = string.format('%.0f', tonumber(string.sub(lock, 33, 48)))
   local sent = redis.pcall('SPUBLISH', ARGV[4], fence)
   if type(sent) == 'table' then
@@ -28,7 +28,8 @@ if grave == 'r' then
   return {1}
 end
 if not grave then
-  -- An acquire with this token may still be on its way: it shall find the tombstone.
+  -- An acquire with this token may still be on its way: it shall find the tombstone. Refused when
+  -- memory is full, but then so is the acquire.
   redis.pcall('SET', KEYS[2], 'x', 'PX', ARGV[2])
 end
 return {0}

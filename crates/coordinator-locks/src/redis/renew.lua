@@ -19,7 +19,7 @@ for i = 1, count do
     ttl = math.max(redis.call('PTTL', key), ttl)
     redis.call('PEXPIRE', key, ttl)
     redis.call('PEXPIRE', fence, ARGV[1])
-    -- Refused when memory is full; the lease counts, the index can wait.
+    -- The lease counts; an index of a wrong type must not stop it.
     redis.pcall('ZADD', KEYS[1], string.format('%.0f', now + ttl), member)
     answer[i + 1] = 1
   else

@@ -1,0 +1,236 @@
+//! What only the scripts can get wrong: keys of a wrong type, memory that is full, servers without
+//! sharded channels, and that they compile at all.
+
+use super::{TTL, claim, contract::Stage, name, renewal, surrender};
+use crate::{
+    backend::{Acquired, Renewed, SHARDS, Wake},
+    redis::{Redis, SCRIPTS},
+};
+use coordinator_core::{Config, ErrorKind, clock::ManualClock, redis::Connection};
+use coordinator_harness::{RedisServer, fresh_prefix};
+use std::{sync::Arc, time::Duration};
+
+async fn over(server: RedisServer) -> Stage {
+    let clock = ManualClock::new();
+    let config = Config::from_url(&server.url())
+        .expect("a URL")
+        .with_prefix(&fresh_prefix())
+        .expect("a prefix")
+        .with_clock(Arc::new(clock.clone()));
+    let connection = Connection::connect(config).await.expect("a connection");
+    let mut stage = Stage::new(Arc::new(Redis::new(&connection)), clock);
+    stage.server = Some(server);
+    stage
+}
+
+pub(super) async fn redis() -> Stage {
+    over(
+        RedisServer::builder()
+            .with_clock_shim()
+            .start()
+            .await
+            .expect("a server"),
+    )
+    .await
+}
+
+/// Every key of a kind in the database.
+async fn keys(server: &RedisServer, kind: &str) -> Vec<String> {
+    let keys = server
+        .command(&["KEYS", &format!("*:{kind}*")])
+        .await
+        .expect("an answer");
+    let keys = keys.as_array().expect("keys");
+    keys.iter()
+        .map(|key| key.as_str().expect("text").to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn every_script_compiles_and_is_named_after_its_step() {
+    let server = RedisServer::start().await.expect("a server");
+    for script in SCRIPTS {
+        let hash = server
+            .command(&["SCRIPT", "LOAD", script.source()])
+            .await
+            .expect("an answer");
+        assert_eq!(hash.as_str(), Some(script.hash()), "{}", script.name());
+        assert!(script.name().starts_with("locks."));
+    }
+}
+
+#[tokio::test]
+async fn every_key_is_in_its_shards_slot_and_expires() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let one = claim("a:{b}*");
+    stage.backend.acquire(&one).await.expect("granted");
+    stage
+        .backend
+        .release(&surrender(&one))
+        .await
+        .expect("released");
+    stage
+        .backend
+        .acquire(&claim("a:{b}*"))
+        .await
+        .expect("granted");
+    let tag = format!("{{l{}}}", one.name.shard(SHARDS));
+    let mut found = 0;
+    for kind in ["lock:", "fence:", "gone:"] {
+        for key in keys(server, kind).await {
+            found += 1;
+            assert!(key.contains(&tag), "{key} is outside {tag}");
+            let ttl = server
+                .command(&["PTTL", &key])
+                .await
+                .expect("an answer")
+                .as_int();
+            assert!(ttl > Some(0), "{key} never expires");
+        }
+    }
+    assert_eq!(found, 3);
+}
+
+#[tokio::test]
+async fn a_key_of_a_wrong_type_is_corrupt_and_nothing_is_written() {
+    for kind in ["lock", "fence", "held"] {
+        let stage = redis().await;
+        let server = stage.server.as_ref().expect("a server");
+        // Learn the key's name, then put something else there.
+        let one = claim("a");
+        stage.backend.acquire(&one).await.expect("granted");
+        let found = keys(server, kind).await;
+        stage
+            .backend
+            .release(&surrender(&one))
+            .await
+            .expect("released");
+        server.command(&["FLUSHALL"]).await.expect("an answer");
+        server
+            .command(&["LPUSH", &found[0], "x"])
+            .await
+            .expect("an answer")
+            .ok()
+            .expect("a list");
+        let error = stage.backend.acquire(&claim("a")).await.expect_err(kind);
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Corrupt,
+            "{kind}: {}",
+            error.chain()
+        );
+        let size = server.command(&["DBSIZE"]).await.expect("an answer");
+        assert_eq!(size.as_int(), Some(1), "{kind}: something was written");
+    }
+}
+
+#[tokio::test]
+async fn one_damaged_lock_does_not_stop_the_renewal_of_others() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let shard = name("a").shard(SHARDS);
+    let other = (0..)
+        .map(|n| format!("n{n}"))
+        .find(|n| name(n).shard(SHARDS) == shard);
+    let (one, other) = (claim("a"), claim(&other.expect("endless")));
+    stage.backend.acquire(&one).await.expect("granted");
+    let key = keys(server, "lock:a").await.remove(0);
+    stage.backend.acquire(&other).await.expect("granted");
+    server.command(&["DEL", &key]).await.expect("an answer");
+    server
+        .command(&["LPUSH", &key, "x"])
+        .await
+        .expect("an answer");
+    let leases = [renewal(&one, TTL), renewal(&other, TTL)];
+    let statuses = stage
+        .backend
+        .renew(shard, &leases)
+        .await
+        .expect("an answer");
+    assert_eq!(statuses, [Renewed::HeldByAnother, Renewed::Prolonged]);
+}
+
+#[tokio::test]
+async fn with_memory_full_locks_are_kept_and_given_up_but_not_taken() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let one = claim("a");
+    stage.backend.acquire(&one).await.expect("granted");
+    server
+        .command(&["CONFIG", "SET", "maxmemory", "1"])
+        .await
+        .expect("an answer");
+    let leases = [renewal(&one, TTL * 2)];
+    let shard = one.name.shard(SHARDS);
+    assert_eq!(
+        stage.backend.renew(shard, &leases).await.expect("kept"),
+        [Renewed::Prolonged]
+    );
+    let error = stage
+        .backend
+        .acquire(&claim("b"))
+        .await
+        .expect_err("is full");
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
+    assert!(
+        stage
+            .backend
+            .release(&surrender(&one))
+            .await
+            .expect("given up")
+    );
+    server
+        .command(&["CONFIG", "SET", "maxmemory", "0"])
+        .await
+        .expect("an answer");
+    assert!(matches!(
+        stage.backend.acquire(&claim("a")).await,
+        Ok(Acquired::Granted { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_damaged_fence_is_corrupt() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let one = claim("a");
+    stage.backend.acquire(&one).await.expect("granted");
+    stage
+        .backend
+        .release(&surrender(&one))
+        .await
+        .expect("released");
+    let key = keys(server, "fence:a").await.remove(0);
+    server
+        .command(&["SET", &key, "99999999999999999999"])
+        .await
+        .expect("an answer");
+    let error = stage
+        .backend
+        .acquire(&claim("a"))
+        .await
+        .expect_err("is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
+}
+
+#[tokio::test]
+async fn a_server_without_sharded_channels_wakes_too() {
+    let server = RedisServer::builder()
+        .config("rename-command", "SSUBSCRIBE \"\"")
+        .config("rename-command", "SPUBLISH \"\"")
+        .start()
+        .await
+        .expect("a server");
+    let stage = over(server).await;
+    let one = claim("a");
+    stage.backend.acquire(&one).await.expect("granted");
+    let mut wakeups = stage.backend.listen(&name("a")).await.expect("listening");
+    stage
+        .backend
+        .release(&surrender(&one))
+        .await
+        .expect("released");
+    let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
+    assert!(matches!(heard, Ok(Wake::Released(_))), "{heard:?}");
+}
