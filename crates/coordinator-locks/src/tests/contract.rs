@@ -38,8 +38,9 @@ impl Stage {
     pub(super) async fn elapse(&self, by: Duration) {
         #[cfg(feature = "redis")]
         if let Some(server) = &self.server {
+            // A key lives to the end of its last millisecond.
             server
-                .advance_clock(by)
+                .advance_clock(by + Duration::from_millis(2))
                 .await
                 .expect("the server's clock moves");
         }
