@@ -1,1 +1,6 @@
-//! One integration binary: every suite on every backend.
+//! One integration binary: every suite on every backend, through the public API alone.
+
+mod agreement;
+mod faults;
+mod locks;
+mod stage;

@@ -238,7 +238,7 @@ impl<'a> Pending<'a> {
         if self.options.watchdog {
             self.inner
                 .watchdog
-                .watch(&self.inner.backend, state.clone());
+                .watch(&self.inner.backend, state.clone(), sent);
         }
         tracing::debug!(lock = %self.claim.name, fence = %Fence::new(fence), "acquired");
         Attempt::Granted(Guard::new(self.inner.clone(), Lease(state)))

@@ -34,7 +34,8 @@ pub(crate) struct Embedded {
 struct State {
     locks: HashMap<Name, Held>,
     fences: HashMap<Name, (u64, Instant)>,
-    tombstones: HashMap<String, (Mark, Instant)>,
+    /// By shard too, as on a server: a token means nothing under another shard's name.
+    tombstones: HashMap<(u16, String), (Mark, Instant)>,
     registers: HashMap<Name, (u64, String, Instant)>,
     channels: HashMap<Name, broadcast::Sender<u64>>,
     /// How many entries may pile up before what has expired is swept out.
@@ -75,7 +76,7 @@ impl Embedded {
 
     fn acquire_now(&self, claim: &Claim) -> Acquired {
         let (mut state, now) = self.now();
-        if state.tombstone(&claim.token, now).is_some() {
+        if state.tombstone(&claim.name, &claim.token, now).is_some() {
             return Acquired::Refused;
         }
         if let Some(held) = state.held(&claim.name, now) {
@@ -123,7 +124,7 @@ impl Embedded {
                 }
                 other => other.is_some(),
             };
-            match state.tombstone(&lease.token, now) {
+            match state.tombstone(&lease.name, &lease.token, now) {
                 Some(Mark::Forced) => Renewed::ForceReleased,
                 Some(Mark::Released) => Renewed::Released,
                 _ if another => Renewed::HeldByAnother,
@@ -135,7 +136,7 @@ impl Embedded {
 
     fn release_now(&self, lease: &Surrender) -> bool {
         let (mut state, now) = self.now();
-        let key = lease.token.expose().to_owned();
+        let key = grave(&lease.name, &lease.token);
         let until = now + lease.tombstone;
         if let Some(held) = state.held(&lease.name, now)
             && held.token == lease.token
@@ -146,7 +147,7 @@ impl Embedded {
             state.wake(&lease.name, fence);
             return true;
         }
-        match state.tombstone(&lease.token, now) {
+        match state.tombstone(&lease.name, &lease.token, now) {
             Some(mark) => mark == Mark::Released,
             None => {
                 state.tombstones.insert(key, (Mark::Absent, until));
@@ -160,7 +161,7 @@ impl Embedded {
         let Some(held) = state.held(name, now).filter(|held| held.fence == fence) else {
             return false;
         };
-        let key = held.token.expose().to_owned();
+        let key = grave(name, &held.token);
         state.locks.remove(name);
         state
             .tombstones
@@ -188,13 +189,17 @@ impl Embedded {
     }
 }
 
+fn grave(name: &Name, token: &Token) -> (u16, String) {
+    (name.shard(SHARDS), token.expose().to_owned())
+}
+
 impl State {
     fn held(&mut self, name: &Name, now: Instant) -> Option<&mut Held> {
         self.locks.get_mut(name).filter(|held| held.until > now)
     }
 
-    fn tombstone(&self, token: &Token, now: Instant) -> Option<Mark> {
-        let (mark, until) = self.tombstones.get(token.expose())?;
+    fn tombstone(&self, name: &Name, token: &Token, now: Instant) -> Option<Mark> {
+        let (mark, until) = self.tombstones.get(&grave(name, token))?;
         (*until > now).then_some(*mark)
     }
 

@@ -21,7 +21,7 @@ const BATCH: usize = 200;
 
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    shards: Vec<OnceLock<mpsc::UnboundedSender<Arc<State>>>>,
+    shards: Vec<OnceLock<mpsc::UnboundedSender<Watched>>>,
 }
 
 impl Watchdog {
@@ -32,7 +32,11 @@ impl Watchdog {
     }
 
     /// Renews a lease from a third of its ttl on, until it ends; must be called within a runtime.
-    pub(crate) fn watch(&self, backend: &Arc<dyn Backend>, lease: Arc<State>) {
+    pub(crate) fn watch(&self, backend: &Arc<dyn Backend>, lease: Arc<State>, sent: Instant) {
+        // Counted from when it was sent, however late the task comes to look at it.
+        let Some((due, _)) = lease.next_renewal(sent) else {
+            return;
+        };
         let shard = lease.shard;
         let inbox = self.shards[usize::from(shard)].get_or_init(|| {
             let (sender, inbox) = mpsc::unbounded_channel();
@@ -40,21 +44,18 @@ impl Watchdog {
             sender
         });
         // A runtime that is gone renews nothing: the lease runs out and says so.
-        let _ = inbox.send(lease);
+        let _ = inbox.send(Watched { lease, due });
     }
 }
 
+#[derive(Debug)]
 struct Watched {
     lease: Arc<State>,
     due: Instant,
 }
 
 /// Runs until the locks and every guard are dropped.
-async fn keep(
-    backend: Arc<dyn Backend>,
-    shard: u16,
-    mut inbox: mpsc::UnboundedReceiver<Arc<State>>,
-) {
+async fn keep(backend: Arc<dyn Backend>, shard: u16, mut inbox: mpsc::UnboundedReceiver<Watched>) {
     let clock = backend.clock().clone();
     let mut watched: Vec<Watched> = Vec::new();
     loop {
@@ -66,12 +67,8 @@ async fn keep(
             }
         };
         tokio::select! {
-            lease = inbox.recv() => match lease {
-                Some(lease) => {
-                    if let Some((due, _)) = lease.next_renewal(clock.now()) {
-                        watched.push(Watched { lease, due });
-                    }
-                }
+            leased = inbox.recv() => match leased {
+                Some(leased) => watched.push(leased),
                 None => return,
             },
             () = alarm => renew_due(&*backend, shard, &mut watched).await,
