@@ -33,8 +33,8 @@ enum Step {
     Show {
         name: usize,
     },
+    /// Shows the n-th grant to the register of its own name.
     Admit {
-        name: usize,
         grant: usize,
     },
     Elapse {
@@ -118,11 +118,12 @@ impl Side {
                     self.who(NAMES[name], held.map(|held| held.holder.fence))
                 )
             }
-            Step::Admit { name, grant } => {
+            Step::Admit { grant } => {
                 let Some(granted) = self.pick(grant) else {
                     return String::new();
                 };
-                let (fence, owner) = (granted.fence, granted.token.expose().to_owned());
+                let (name, fence) = (granted.name.clone(), granted.fence);
+                let owner = granted.token.expose().to_owned();
                 let register = locks.fence_register();
                 let answer = register
                     .check(NAMES[name], fence, &owner)
@@ -175,7 +176,7 @@ fn draw(rng: &mut impl rand::Rng) -> Step {
         10..=12 => Step::Release { name, grant },
         13 => Step::Force { name },
         14..=15 => Step::Show { name },
-        16 => Step::Admit { name, grant },
+        16 => Step::Admit { grant },
         // Never on the edge of a whole second, where a millisecond would decide.
         _ => Step::Elapse {
             ms: rng.random_range(0..4) * 1000 + 500,
