@@ -54,15 +54,8 @@ impl Side {
         let locks = &self.stage.locks;
         match step {
             Step::Acquire { name, ttl_ms } => {
-                let lock = locks
-                    .named(NAMES[name])
-                    .with_ttl(Duration::from_millis(ttl_ms));
-                match lock
-                    .with_wait(Duration::ZERO)
-                    .acquire()
-                    .await
-                    .expect("an answer")
-                {
+                let lock = locks.named(NAMES[name]).with_ttl(Duration::from_millis(ttl_ms));
+                match lock.with_wait(Duration::ZERO).acquire().await.expect("an answer") {
                     Outcome::Acquired(guard) => {
                         self.granted.push(guard.detach());
                         format!("granted {:?}", self.rank(self.granted.len() - 1))
@@ -74,49 +67,27 @@ impl Side {
                     other => format!("{other:?}"),
                 }
             }
-            Step::Renew {
-                name,
-                grant,
-                ttl_ms,
-            } => match self.token(grant) {
+            Step::Renew { name, grant, ttl_ms } => match self.token(grant) {
                 Some(token) => {
                     let ttl = Duration::from_millis(ttl_ms);
-                    format!(
-                        "{:?}",
-                        locks
-                            .renew(NAMES[name], &token, ttl)
-                            .await
-                            .expect("an answer")
-                    )
+                    format!("{:?}", locks.renew(NAMES[name], &token, ttl).await.expect("an answer"))
                 }
                 None => String::new(),
             },
             Step::Release { name, grant } => match self.token(grant) {
                 Some(token) => {
-                    format!(
-                        "{:?}",
-                        locks.release(NAMES[name], &token).await.expect("an answer")
-                    )
+                    format!("{:?}", locks.release(NAMES[name], &token).await.expect("an answer"))
                 }
                 None => String::new(),
             },
             Step::Force { name } => {
-                let forced = locks
-                    .force_release(NAMES[name], "a test")
-                    .await
-                    .expect("an answer");
-                format!(
-                    "forced {:?}",
-                    self.who(NAMES[name], forced.map(|held| held.holder.fence))
-                )
+                let forced = locks.force_release(NAMES[name], "a test").await.expect("an answer");
+                format!("forced {:?}", self.who(NAMES[name], forced.map(|held| held.holder.fence)))
             }
             Step::Show { name } => {
                 let held = locks.show(NAMES[name]).await.expect("an answer");
                 let ttl_s = held.as_ref().map(|held| (held.ttl.as_millis() + 250) / 500);
-                format!(
-                    "{:?} {ttl_s:?}",
-                    self.who(NAMES[name], held.map(|held| held.holder.fence))
-                )
+                format!("{:?} {ttl_s:?}", self.who(NAMES[name], held.map(|held| held.holder.fence)))
             }
             Step::Admit { grant } => {
                 let Some(granted) = self.pick(grant) else {
@@ -125,10 +96,7 @@ impl Side {
                 let (name, fence) = (granted.name.clone(), granted.fence);
                 let owner = granted.token.expose().to_owned();
                 let register = locks.fence_register();
-                let answer = register
-                    .check(NAMES[name], fence, &owner)
-                    .await
-                    .expect("an answer");
+                let answer = register.check(&name, fence, &owner).await.expect("an answer");
                 format!("admitted {}", answer.is_admitted())
             }
             Step::Elapse { ms } => {
@@ -149,9 +117,7 @@ impl Side {
     /// How many earlier grants of the same name have a fence as high or higher: always none.
     fn rank(&self, grant: usize) -> usize {
         let of = &self.granted[grant];
-        let earlier = self.granted[..grant]
-            .iter()
-            .filter(|earlier| earlier.name == of.name);
+        let earlier = self.granted[..grant].iter().filter(|earlier| earlier.name == of.name);
         earlier.filter(|earlier| earlier.fence >= of.fence).count()
     }
 
@@ -168,33 +134,21 @@ fn draw(rng: &mut impl rand::Rng) -> Step {
     let ttl_ms = rng.random_range(1..=6) * 1000;
     match rng.random_range(0..20) {
         0..=6 => Step::Acquire { name, ttl_ms },
-        7..=9 => Step::Renew {
-            name,
-            grant,
-            ttl_ms,
-        },
+        7..=9 => Step::Renew { name, grant, ttl_ms },
         10..=12 => Step::Release { name, grant },
         13 => Step::Force { name },
         14..=15 => Step::Show { name },
         16 => Step::Admit { grant },
         // Never on the edge of a whole second, where a millisecond would decide.
-        _ => Step::Elapse {
-            ms: rng.random_range(0..4) * 1000 + 500,
-        },
+        _ => Step::Elapse { ms: rng.random_range(0..4) * 1000 + 500 },
     }
 }
 
 #[tokio::test]
 async fn both_backends_answer_the_same_steps_the_same() {
     let mut rng = rng();
-    let mut embedded = Side {
-        stage: Stage::embedded(),
-        granted: Vec::new(),
-    };
-    let mut redis = Side {
-        stage: Stage::redis().await,
-        granted: Vec::new(),
-    };
+    let mut embedded = Side { stage: Stage::embedded(), granted: Vec::new() };
+    let mut redis = Side { stage: Stage::redis().await, granted: Vec::new() };
     let mut played = Vec::new();
     let (mut grants, mut refusals) = (0, 0);
     for _ in 0..STEPS {
@@ -203,20 +157,9 @@ async fn both_backends_answer_the_same_steps_the_same() {
         let (one, other) = (embedded.play(step).await, redis.play(step).await);
         grants += usize::from(one.starts_with("granted 0"));
         refusals += usize::from(one.starts_with("held"));
-        assert_eq!(
-            one,
-            other,
-            "after {:?}",
-            &played[played.len().saturating_sub(12)..]
-        );
-        assert!(
-            !one.starts_with("granted") || one == "granted 0",
-            "a fence fell: {one}"
-        );
+        assert_eq!(one, other, "after {:?}", &played[played.len().saturating_sub(12)..]);
+        assert!(!one.starts_with("granted") || one == "granted 0", "a fence fell: {one}");
     }
     // A play in which nothing happens proves nothing.
-    assert!(
-        grants > 20 && refusals > 20,
-        "{grants} grants, {refusals} refusals"
-    );
+    assert!(grants > 20 && refusals > 20, "{grants} grants, {refusals} refusals");
 }

@@ -56,12 +56,7 @@ fn background<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static)
 }
 
 async fn take(locks: &Locks, name: &str) -> Guard {
-    locks
-        .acquire(name)
-        .await
-        .expect("an answer")
-        .acquired()
-        .expect("a free lock")
+    locks.acquire(name).await.expect("an answer").acquired().expect("a free lock")
 }
 
 async fn is_free(locks: &Locks, name: &str) -> bool {
@@ -88,29 +83,14 @@ async fn one_holds_a_lock_at_a_time(x: Stage) {
 }
 
 async fn a_refusal_names_the_holder(x: Stage) {
-    let guard = x
-        .locks
-        .named("a")
-        .with_task("month end")
-        .acquire()
-        .await
-        .expect("an answer");
+    let guard = x.locks.named("a").with_task("month end").acquire().await.expect("an answer");
     let guard = guard.acquired().expect("a free lock");
-    let refused = x
-        .peer
-        .named("a")
-        .with_wait(Duration::ZERO)
-        .acquire()
-        .await
-        .expect("an answer");
+    let refused = x.peer.named("a").with_wait(Duration::ZERO).acquire().await.expect("an answer");
     let refused = refused.acquired().expect_err("is held");
     let holder = refused.holder.expect("a holder");
     assert_eq!(holder.pid, std::process::id());
     assert_eq!(holder.task.as_deref(), Some("month end"));
-    assert_eq!(
-        (holder.fence, holder.owner.as_str()),
-        (guard.fence(), guard.owner())
-    );
+    assert_eq!((holder.fence, holder.owner.as_str()), (guard.fence(), guard.owner()));
 }
 
 async fn fences_rise_with_every_grant(x: Stage) {
@@ -151,13 +131,7 @@ async fn a_release_wakes_who_waits(x: Stage) {
         next.release().await.expect("an answer");
         eventually(SECOND * 10, "nobody listens any more", async || {
             let held = take(&x.peer, "a").await;
-            let waiters = x
-                .peer
-                .show("a")
-                .await
-                .expect("an answer")
-                .expect("is held")
-                .waiters;
+            let waiters = x.peer.show("a").await.expect("an answer").expect("is held").waiters;
             held.release().await.expect("an answer");
             waiters == 0
         })
@@ -179,11 +153,7 @@ async fn waiters_of_a_process_are_served_in_order(x: Stage) {
             let polled = futures::poll!(acquiring.as_mut());
             assert!(polled.is_pending());
             entering.send(()).expect("somebody waits for it");
-            let guard = acquiring
-                .await
-                .expect("an answer")
-                .acquired()
-                .expect("its turn");
+            let guard = acquiring.await.expect("an answer").acquired().expect("its turn");
             order.lock().expect("unpoisoned").push(number);
             guard.release().await.expect("an answer");
         }));
@@ -194,10 +164,7 @@ async fn waiters_of_a_process_are_served_in_order(x: Stage) {
     for waiter in waiting {
         waiter.await.expect("no panic");
     }
-    assert_eq!(
-        *order.lock().expect("unpoisoned"),
-        (0..8).collect::<Vec<_>>()
-    );
+    assert_eq!(*order.lock().expect("unpoisoned"), (0..8).collect::<Vec<_>>());
 }
 
 async fn a_waiter_that_gives_up_holds_up_nobody(x: Stage) {
@@ -210,12 +177,7 @@ async fn a_waiter_that_gives_up_holds_up_nobody(x: Stage) {
     first.abort();
     assert!(first.await.expect_err("aborted").is_cancelled());
     guard.release().await.expect("an answer");
-    second
-        .await
-        .expect("no panic")
-        .release()
-        .await
-        .expect("an answer");
+    second.await.expect("no panic").release().await.expect("an answer");
 }
 
 async fn a_dead_holder_blocks_for_its_ttl_at_most(x: Stage) {
@@ -241,10 +203,7 @@ async fn the_watchdog_keeps_a_lock_beyond_its_ttl(x: Stage) {
     for _ in 0..6 {
         let before = guard.deadline();
         x.elapse(TTL / 2).await;
-        eventually(SECOND * 10, "the lease is renewed", async || {
-            guard.deadline() > before
-        })
-        .await;
+        eventually(SECOND * 10, "the lease is renewed", async || guard.deadline() > before).await;
         assert!(guard.is_valid());
     }
     assert!(x.peer.try_acquire("a").await.expect("an answer").is_none());
@@ -253,22 +212,14 @@ async fn the_watchdog_keeps_a_lock_beyond_its_ttl(x: Stage) {
 
 async fn the_longest_hold_ends_what_the_watchdog_keeps(x: Stage) {
     let lock = x.locks.named("a").with_max_hold(TTL * 2);
-    let guard = lock
-        .acquire()
-        .await
-        .expect("an answer")
-        .acquired()
-        .expect("a free lock");
+    let guard = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
     let mut left = TTL * 2;
     while left > TTL / 2 {
         let before = guard.deadline();
         x.elapse(TTL / 2).await;
         left -= TTL / 2;
         if left > TTL / 2 {
-            eventually(SECOND * 10, "it is renewed", async || {
-                guard.deadline() > before
-            })
-            .await;
+            eventually(SECOND * 10, "it is renewed", async || guard.deadline() > before).await;
         }
     }
     assert!(guard.is_valid());
@@ -283,32 +234,19 @@ async fn the_longest_hold_ends_what_the_watchdog_keeps(x: Stage) {
 
 async fn without_the_watchdog_a_lease_ends_by_its_own_clock(x: Stage) {
     let lock = x.locks.named("a").with_watchdog(false);
-    let guard = lock
-        .acquire()
-        .await
-        .expect("an answer")
-        .acquired()
-        .expect("a free lock");
+    let guard = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
     // 1 % and 2 ms before the server's end.
     x.elapse(TTL - TTL / 100 - Duration::from_millis(3)).await;
     assert!(guard.is_valid());
     x.elapse(Duration::from_millis(1)).await;
     assert!(!guard.is_valid());
     assert_eq!(guard.lost().await, LossReason::Expired);
-    assert_eq!(
-        guard.renew().await.expect("an answer"),
-        Renew::Lost(LossReason::Expired)
-    );
+    assert_eq!(guard.renew().await.expect("an answer"), Renew::Lost(LossReason::Expired));
 }
 
 async fn work_stops_when_the_lock_is_lost(x: Stage) {
     let lock = x.locks.named("a").with_watchdog(false);
-    let guard = lock
-        .acquire()
-        .await
-        .expect("an answer")
-        .acquired()
-        .expect("a free lock");
+    let guard = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
     assert_eq!(guard.run(async { 7 }).await, Ok(7));
     let running = background(async move { guard.run(std::future::pending::<()>()).await });
     tokio::task::yield_now().await;
@@ -321,11 +259,7 @@ async fn a_stale_owner_can_neither_renew_nor_release(x: Stage) {
     x.elapse(TTL).await;
     let next = take(&x.peer, "a").await;
     assert!(next.fence() > stale.fence);
-    let renewed = x
-        .locks
-        .renew("a", &stale.token, TTL)
-        .await
-        .expect("an answer");
+    let renewed = x.locks.renew("a", &stale.token, TTL).await.expect("an answer");
     assert_eq!(renewed, Renew::Lost(LossReason::Stolen));
     let released = x.locks.release("a", &stale.token).await.expect("an answer");
     assert_eq!(released, Release::AlreadyGone);
@@ -335,12 +269,7 @@ async fn a_stale_owner_can_neither_renew_nor_release(x: Stage) {
 
 async fn a_dropped_stale_guard_spares_its_successor(x: Stage) {
     let lock = x.locks.named("a").with_watchdog(false);
-    let stale = lock
-        .acquire()
-        .await
-        .expect("an answer")
-        .acquired()
-        .expect("a free lock");
+    let stale = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
     x.elapse(TTL).await;
     let next = take(&x.peer, "a").await;
     drop(stale);
@@ -350,19 +279,11 @@ async fn a_dropped_stale_guard_spares_its_successor(x: Stage) {
 
 async fn a_dropped_guard_gives_up_in_the_background(x: Stage) {
     drop(take(&x.locks, "a").await);
-    eventually(SECOND * 10, "it is given up", async || {
-        is_free(&x.peer, "a").await
-    })
-    .await;
+    eventually(SECOND * 10, "it is given up", async || is_free(&x.peer, "a").await).await;
     // Also from a thread without a runtime.
     let guard = take(&x.locks, "a").await;
-    std::thread::spawn(move || drop(guard))
-        .join()
-        .expect("no panic");
-    eventually(SECOND * 10, "it is given up", async || {
-        is_free(&x.peer, "a").await
-    })
-    .await;
+    std::thread::spawn(move || drop(guard)).join().expect("no panic");
+    eventually(SECOND * 10, "it is given up", async || is_free(&x.peer, "a").await).await;
 }
 
 async fn force_tells_the_holder_and_wakes_who_waits(x: Stage) {
@@ -370,28 +291,15 @@ async fn force_tells_the_holder_and_wakes_who_waits(x: Stage) {
     let locks = x.peer.clone();
     let waiting = background(async move { take(&locks, "a").await });
     waited_for(&x.locks, "a", 1).await;
-    let forced = x
-        .peer
-        .force_release("a", "the host is gone")
-        .await
-        .expect("an answer");
+    let forced = x.peer.force_release("a", "the host is gone").await.expect("an answer");
     assert_eq!(forced.expect("was held").holder.fence, guard.fence());
     let next = waiting.await.expect("no panic");
     assert!(next.fence() > guard.fence());
     x.elapse(TTL / 2).await;
     assert_eq!(guard.lost().await, LossReason::ForceReleased);
-    assert_eq!(
-        guard.release().await.expect("an answer"),
-        Release::AlreadyGone
-    );
+    assert_eq!(guard.release().await.expect("an answer"), Release::AlreadyGone);
     assert_eq!(next.release().await.expect("an answer"), Release::Released);
-    assert!(
-        x.peer
-            .force_release("a", "again")
-            .await
-            .expect("an answer")
-            .is_none()
-    );
+    assert!(x.peer.force_release("a", "again").await.expect("an answer").is_none());
 }
 
 async fn a_detached_lock_is_kept_by_its_token(x: Stage) {
@@ -402,10 +310,7 @@ async fn a_detached_lock_is_kept_by_its_token(x: Stage) {
     assert_eq!(renewed, Renew::Renewed);
     x.elapse(TTL + SECOND).await;
     assert!(!is_free(&x.locks, "a").await);
-    assert_eq!(
-        x.peer.release("a", &token).await.expect("an answer"),
-        Release::Released
-    );
+    assert_eq!(x.peer.release("a", &token).await.expect("an answer"), Release::Released);
     assert!(is_free(&x.locks, "a").await);
 }
 
@@ -421,21 +326,13 @@ async fn a_repeated_release_answers_the_same(x: Stage) {
 
 async fn renewing_by_hand_never_shortens(x: Stage) {
     let lock = x.locks.named("a").with_watchdog(false);
-    let guard = lock
-        .acquire()
-        .await
-        .expect("an answer")
-        .acquired()
-        .expect("a free lock");
+    let guard = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
     x.elapse(TTL / 2).await;
     let before = guard.deadline();
     assert_eq!(guard.renew().await.expect("an answer"), Renew::Renewed);
     assert!(guard.deadline() > before);
     let held = guard.detach();
-    x.peer
-        .renew("a", &held.token, SECOND)
-        .await
-        .expect("an answer");
+    x.peer.renew("a", &held.token, SECOND).await.expect("an answer");
     x.elapse(TTL / 2).await;
     assert!(!is_free(&x.peer, "a").await);
 }
@@ -477,10 +374,7 @@ async fn hostile_names_never_collide(x: Stage) {
     let listed = x.peer.list().await.expect("an answer");
     assert_eq!(listed.len(), names.len());
     for name in names {
-        assert!(
-            listed.iter().any(|held| held.name == name),
-            "{name:?} is not listed"
-        );
+        assert!(listed.iter().any(|held| held.name == name), "{name:?} is not listed");
     }
     for guard in guards {
         assert_eq!(guard.release().await.expect("an answer"), Release::Released);
@@ -510,20 +404,11 @@ async fn bad_calls_are_misuse(x: Stage) {
     }
     let held = take(locks, "a").await.detach();
     let errors = [
-        locks
-            .renew("a", &held.token, Duration::ZERO)
-            .await
-            .expect_err("no ttl"),
-        locks
-            .renew("", &held.token, TTL)
-            .await
-            .expect_err("no name"),
+        locks.renew("a", &held.token, Duration::ZERO).await.expect_err("no ttl"),
+        locks.renew("", &held.token, TTL).await.expect_err("no name"),
         locks.release("", &held.token).await.expect_err("no name"),
         locks.force_release("a", "").await.expect_err("no reason"),
-        locks
-            .force_release("a", &"x".repeat(513))
-            .await
-            .expect_err("a long reason"),
+        locks.force_release("a", &"x".repeat(513)).await.expect_err("a long reason"),
         locks.show(&"x".repeat(513)).await.expect_err("a long name"),
     ];
     for error in errors {
@@ -539,23 +424,10 @@ async fn the_names_of_the_mission_have_their_own_ttls(x: Stage) {
         (x.locks.crew("a:b", "c"), "crew:a%3Ab:c", 30),
         (x.locks.crew("a", "b:c"), "crew:a:b%3Ac", 30),
     ] {
-        let guard = lock
-            .acquire()
-            .await
-            .expect("an answer")
-            .acquired()
-            .expect("a free lock");
+        let guard = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
         assert_eq!(guard.name(), name);
-        let held = x
-            .peer
-            .show(name)
-            .await
-            .expect("an answer")
-            .expect("is held");
-        assert!(
-            held.ttl <= SECOND * ttl && held.ttl > SECOND * (ttl - 2),
-            "{name}"
-        );
+        let held = x.peer.show(name).await.expect("an answer").expect("is held");
+        assert!(held.ttl <= SECOND * ttl && held.ttl > SECOND * (ttl - 2), "{name}");
         guard.release().await.expect("an answer");
     }
 }
@@ -575,21 +447,13 @@ async fn what_is_held_is_listed_page_by_page(x: Stage) {
     names.sort();
     let expected: Vec<_> = (0..40).map(|number| format!("n{number:02}")).collect();
     assert_eq!(names, expected);
-    let shown = x
-        .peer
-        .show("n07")
-        .await
-        .expect("an answer")
-        .expect("is held");
+    let shown = x.peer.show("n07").await.expect("an answer").expect("is held");
     assert_eq!(shown.holder.fence, held[7].fence());
     // Ended leases are not listed, renewed ones are.
     drop(held.drain(1..).map(Guard::detach).collect::<Vec<_>>());
     let before = held[0].deadline();
     x.elapse(TTL / 2).await;
-    eventually(SECOND * 10, "it is renewed", async || {
-        held[0].deadline() > before
-    })
-    .await;
+    eventually(SECOND * 10, "it is renewed", async || held[0].deadline() > before).await;
     x.elapse(TTL / 2).await;
     let listed = x.peer.list().await.expect("an answer");
     let listed: Vec<_> = listed.iter().map(|held| held.name.as_str()).collect();
@@ -602,50 +466,27 @@ async fn the_register_admits_only_the_newest_holder(x: Stage) {
     x.elapse(TTL).await;
     let new = take(&x.peer, "a").await;
     for _ in 0..2 {
-        let old = register
-            .check("a", old.fence, "old")
-            .await
-            .expect("an answer");
+        let old = register.check("a", old.fence, "old").await.expect("an answer");
         assert!(old.is_admitted());
     }
-    let admitted = theirs
-        .check("a", new.fence(), new.owner())
-        .await
-        .expect("an answer");
+    let admitted = theirs.check("a", new.fence(), new.owner()).await.expect("an answer");
     assert!(admitted.is_admitted());
-    let stale = register
-        .check("a", old.fence, "old")
-        .await
-        .expect("an answer");
+    let stale = register.check("a", old.fence, "old").await.expect("an answer");
     assert_eq!(stale, Admission::Stale { seen: new.fence() });
-    let twin = register
-        .check("a", new.fence(), "forger")
-        .await
-        .expect("an answer");
+    let twin = register.check("a", new.fence(), "forger").await.expect("an answer");
     assert_eq!(twin, Admission::Duplicate { seen: new.fence() });
-    assert!(
-        register
-            .check("b", old.fence, "old")
-            .await
-            .expect("an answer")
-            .is_admitted()
-    );
+    assert!(register.check("b", old.fence, "old").await.expect("an answer").is_admitted());
 }
 
 async fn with_acquires_runs_and_releases(x: Stage) {
-    let fence = x
-        .locks
-        .with("a", |lease| async move { lease.fence() })
-        .await;
+    let fence = x.locks.with("a", |lease| async move { lease.fence() }).await;
     assert!(fence.expect("done").get() > 0);
     assert!(is_free(&x.peer, "a").await);
     let guard = take(&x.locks, "a").await;
     let began = Arc::new(AtomicBool::new(false));
     let begins = began.clone();
     let lock = x.peer.named("a").with_wait(Duration::ZERO);
-    let refused = lock
-        .with(|_| async move { begins.store(true, Ordering::SeqCst) })
-        .await;
+    let refused = lock.with(|_| async move { begins.store(true, Ordering::SeqCst) }).await;
     assert!(matches!(refused, Err(WithError::Refused(_))), "{refused:?}");
     assert!(!began.load(Ordering::SeqCst));
     guard.release().await.expect("an answer");
@@ -658,12 +499,7 @@ async fn closing_refuses_and_waits_for_what_was_dropped(x: Stage) {
     }
     assert!(x.locks.close(SECOND * 10).await);
     let left = x.peer.list().await.expect("an answer");
-    assert_eq!(
-        left.iter()
-            .map(|held| held.name.as_str())
-            .collect::<Vec<_>>(),
-        ["kept"]
-    );
+    assert_eq!(left.iter().map(|held| held.name.as_str()).collect::<Vec<_>>(), ["kept"]);
     let error = x.locks.acquire("a").await.expect_err("is closed");
     assert_eq!(error.kind(), ErrorKind::Misuse);
     assert!(kept.is_valid());

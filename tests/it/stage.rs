@@ -18,31 +18,17 @@ impl Stage {
     pub(crate) fn embedded() -> Self {
         let clock = ManualClock::new();
         let locks = Locks::embedded_with_clock(Arc::new(clock.clone()));
-        Self {
-            peer: locks.peer(),
-            locks,
-            clock,
-            server: None,
-        }
+        Self { peer: locks.peer(), locks, clock, server: None }
     }
 
     pub(crate) async fn redis() -> Self {
-        let server = RedisServer::builder()
-            .with_clock_shim()
-            .start()
-            .await
-            .expect("a server");
+        let server = RedisServer::builder().with_clock_shim().start().await.expect("a server");
         let clock = ManualClock::new();
         let config = config(&server.url()).with_clock(Arc::new(clock.clone()));
         let connect = || Connection::connect(config.clone());
         let ours = Locks::redis(&connect().await.expect("a connection"));
         let theirs = Locks::redis(&connect().await.expect("a connection"));
-        Self {
-            locks: ours,
-            peer: theirs,
-            clock,
-            server: Some(server),
-        }
+        Self { locks: ours, peer: theirs, clock, server: Some(server) }
     }
 
     /// Lets time pass, for the server and for its clients.
@@ -50,10 +36,7 @@ impl Stage {
         if let Some(server) = &self.server {
             // A key lives to the end of its last millisecond.
             let by = by + Duration::from_millis(2);
-            server
-                .advance_clock(by)
-                .await
-                .expect("the server's clock moves");
+            server.advance_clock(by).await.expect("the server's clock moves");
         }
         self.clock.advance(by);
     }
@@ -61,10 +44,7 @@ impl Stage {
 
 /// A configuration with a prefix of its own.
 pub(crate) fn config(url: &str) -> Config {
-    Config::from_url(url)
-        .expect("a URL")
-        .with_prefix(&fresh_prefix())
-        .expect("a prefix")
+    Config::from_url(url).expect("a URL").with_prefix(&fresh_prefix()).expect("a prefix")
 }
 
 /// Runs each case on every backend, as `embedded::case` and `redis::case`.

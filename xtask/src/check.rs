@@ -25,28 +25,14 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     }
     let metadata = Metadata::load()?;
     let mut report = Report::default();
-    report.step("format", || {
-        succeeds(&mut cargo(&["fmt", "--all", "--check"]))
-    });
+    report.step("format", || succeeds(&mut cargo(&["fmt", "--all", "--check"])));
     report.step("house rules", || house_rules(&metadata));
     report.step("crate budget", || budget::check(&metadata));
     report.step("clippy", || {
-        succeeds(&mut cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        succeeds(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
     report.step("clippy, embedded alone", || {
-        let mut clippy = cargo(&[
-            "clippy",
-            "--package",
-            budget::CRATE,
-            "--no-default-features",
-        ]);
+        let mut clippy = cargo(&["clippy", "--package", budget::CRATE, "--no-default-features"]);
         succeeds(clippy.args(["--", "-D", "warnings"]))
     });
     report.step("each crate alone", || each_alone(&metadata));
@@ -124,9 +110,7 @@ fn dependencies(metadata: &Metadata) -> Result<bool> {
         "advisories were NOT checked: that needs cargo-deny and its database from the network";
     if process::succeeds(version)? {
         println!("{note}");
-        return succeeds(&mut cargo(&[
-            "deny", "check", "licenses", "bans", "sources",
-        ]));
+        return succeeds(&mut cargo(&["deny", "check", "licenses", "bans", "sources"]));
     }
     println!("cargo-deny is not installed: licences from the metadata, sources by the house rules");
     println!("{note}");

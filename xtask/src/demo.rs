@@ -27,12 +27,8 @@ pub(crate) fn run() -> Result<bool> {
     let ledger = dir.path().join("ledger");
 
     let mut demo = Command::new(binary);
-    demo.args(["demo", "--processes", "--instances", "4", "--ledger"])
-        .arg(&ledger);
-    demo.env(
-        "COORDINATOR_URL",
-        format!("redis://127.0.0.1:{}", server.port),
-    );
+    demo.args(["demo", "--processes", "--instances", "4", "--ledger"]).arg(&ledger);
+    demo.env("COORDINATOR_URL", format!("redis://127.0.0.1:{}", server.port));
     let log = Path::new(LOG);
     if log.is_file() {
         demo.arg("--log").arg(log);
@@ -41,10 +37,7 @@ pub(crate) fn run() -> Result<bool> {
     }
     let ended_well = process::succeeds(&mut demo)?;
     let count = Count::of(&fs::read_to_string(&ledger).unwrap_or_default());
-    println!(
-        "ledger: {} writes for {} requests",
-        count.writes, count.requests
-    );
+    println!("ledger: {} writes for {} requests", count.writes, count.requests);
     Ok(ended_well && count.writes > 0 && count.writes == count.requests)
 }
 
@@ -54,9 +47,7 @@ fn executable(messages: &str) -> Result<String> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         message.get("executable")?.as_str().map(ToOwned::to_owned)
     });
-    built
-        .next_back()
-        .context("cargo built no program in coordinator-cli")
+    built.next_back().context("cargo built no program in coordinator-cli")
 }
 
 /// How many writes a ledger holds, and for how many different requests.
@@ -69,15 +60,8 @@ struct Count {
 impl Count {
     /// A ledger's line is `request-number fence worker`.
     fn of(ledger: &str) -> Self {
-        let numbers = || {
-            ledger
-                .lines()
-                .filter_map(|line| line.split_whitespace().next())
-        };
-        Self {
-            writes: numbers().count(),
-            requests: numbers().collect::<HashSet<_>>().len(),
-        }
+        let numbers = || ledger.lines().filter_map(|line| line.split_whitespace().next());
+        Self { writes: numbers().count(), requests: numbers().collect::<HashSet<_>>().len() }
     }
 }
 
@@ -91,19 +75,10 @@ impl Server {
     fn start(dir: &Path) -> Result<Self> {
         // Another process may take the port between our looking and the server's binding it.
         for _ in 0..5 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-                .local_addr()?
-                .port();
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
             let child = Command::new("setpriv")
                 .args(["--pdeathsig", "KILL", "redis-server", "--bind", "127.0.0.1"])
-                .args([
-                    "--port",
-                    &port.to_string(),
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                ])
+                .args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"])
                 .args(["--maxmemory-policy", "noeviction", "--dir"])
                 .arg(dir)
                 .stdin(Stdio::null())
@@ -154,20 +129,8 @@ mod tests {
 
     #[test]
     fn a_request_written_twice_shows_in_the_count() {
-        assert_eq!(
-            Count::of("1 10 a\n2 11 b\n"),
-            Count {
-                writes: 2,
-                requests: 2
-            }
-        );
-        assert_eq!(
-            Count::of("1 10 a\n2 11 b\n1 12 b\n"),
-            Count {
-                writes: 3,
-                requests: 2
-            }
-        );
+        assert_eq!(Count::of("1 10 a\n2 11 b\n"), Count { writes: 2, requests: 2 });
+        assert_eq!(Count::of("1 10 a\n2 11 b\n1 12 b\n"), Count { writes: 3, requests: 2 });
     }
 
     #[test]

@@ -55,16 +55,12 @@ impl Metadata {
 
     /// The workspace's own packages.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| self.workspace_members.contains(&package.id))
+        self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
     }
 
     /// Everybody else's packages.
     pub(crate) fn third_party(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| !self.workspace_members.contains(&package.id))
+        self.packages.iter().filter(|package| !self.workspace_members.contains(&package.id))
     }
 
     /// A workspace with these members, for tests.
@@ -72,11 +68,7 @@ impl Metadata {
     pub(crate) fn planted(members: Vec<Package>, others: Vec<Package>) -> Self {
         let workspace_members = members.iter().map(|package| package.id.clone()).collect();
         let packages = members.into_iter().chain(others).collect();
-        Self {
-            packages,
-            workspace_members,
-            workspace_root: String::new(),
-        }
+        Self { packages, workspace_members, workspace_root: String::new() }
     }
 }
 

@@ -43,9 +43,7 @@ pub(crate) fn run(args: &Choice) -> Result<bool> {
     let all = mutants()?;
     let accepted = accepted(&fs::read_to_string(ACCEPTED).unwrap_or_default())?;
     let wanted = |mutant: &&Mutant| {
-        args.only
-            .as_ref()
-            .is_none_or(|part| mutant.to_string().contains(part.as_str()))
+        args.only.as_ref().is_none_or(|part| mutant.to_string().contains(part.as_str()))
     };
     let limit = args.limit.unwrap_or(usize::MAX);
     let chosen: Vec<_> = all.iter().filter(wanted).take(limit).collect();
@@ -57,17 +55,11 @@ pub(crate) fn run(args: &Choice) -> Result<bool> {
         return Ok(true);
     }
     let interrupt = Interrupt::listen()?;
-    let suite = Suite {
-        interrupt: &interrupt,
-        patience: Duration::from_secs(args.patience_s),
-    };
+    let suite = Suite { interrupt: &interrupt, patience: Duration::from_secs(args.patience_s) };
     let packages: BTreeSet<_> = chosen.iter().map(|mutant| mutant.package()).collect();
     for package in packages {
         println!("{package}: the tests without any mutant");
-        ensure!(
-            suite.passes(package)?,
-            "the tests of {package} fail without any mutant"
-        );
+        ensure!(suite.passes(package)?, "the tests of {package} fail without any mutant");
     }
 
     let mut survivors = 0;
@@ -86,11 +78,7 @@ pub(crate) fn run(args: &Choice) -> Result<bool> {
             }
         };
         let took = watch.elapsed().as_secs_f64();
-        println!(
-            "{:>3}/{} {verdict:<9} {took:>5.1} s  {mutant}",
-            index + 1,
-            chosen.len()
-        );
+        println!("{:>3}/{} {verdict:<9} {took:>5.1} s  {mutant}", index + 1, chosen.len());
     }
     let names: BTreeSet<_> = all.iter().map(ToString::to_string).collect();
     let stale: Vec<_> = accepted.difference(&names).collect();
@@ -104,16 +92,12 @@ pub(crate) fn run(args: &Choice) -> Result<bool> {
 /// Every mutant of every script.
 fn mutants() -> Result<Vec<Mutant>> {
     let scripts = tidy::load()?.into_iter().filter(tidy::Source::is_script);
-    Ok(scripts
-        .flat_map(|script| breaks::of(&script.path, &script.text))
-        .collect())
+    Ok(scripts.flat_map(|script| breaks::of(&script.path, &script.text)).collect())
 }
 
 /// The list's descriptions: `description ## reason` per line, `#` begins a comment.
 fn accepted(list: &str) -> Result<BTreeSet<String>> {
-    let lines = list
-        .lines()
-        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let lines = list.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     lines
         .map(|line| match line.split_once(" ## ") {
             Some((mutant, reason)) if !reason.trim().is_empty() => Ok(mutant.trim().to_owned()),
@@ -131,19 +115,15 @@ struct Suite<'a> {
 impl Suite<'_> {
     fn passes(&self, package: &str) -> Result<bool> {
         let part = package.trim_start_matches("coordinator-");
-        Ok(
-            self.ends_well(&mut cargo(&["test", "--quiet", "--package", package]))?
-                && self.ends_well(&mut cargo(&["test", "-q", "-p", "coordinator-tests", part]))?,
-        )
+        Ok(self.ends_well(&mut cargo(&["test", "--quiet", "--package", package]))?
+            && self.ends_well(&mut cargo(&["test", "-q", "-p", "coordinator-tests", part]))?)
     }
 
     /// The command runs in a group of its own, so that its test binaries end with it.
     fn ends_well(&self, command: &mut Command) -> Result<bool> {
         command.process_group(0).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
+        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         let watch = Stopwatch::start();
         loop {
             if let Some(status) = child.try_wait()? {
@@ -152,9 +132,7 @@ impl Suite<'_> {
             let stopped = self.interrupt.came();
             if stopped || watch.elapsed() > self.patience {
                 let group = format!("-{}", child.id());
-                Command::new("kill")
-                    .args(["-KILL", "--", &group])
-                    .status()?;
+                Command::new("kill").args(["-KILL", "--", &group]).status()?;
                 child.wait()?;
                 ensure!(!stopped, "interrupted");
                 return Ok(false);
@@ -171,10 +149,7 @@ mod tests {
     #[test]
     fn an_accepted_mutant_needs_its_reason() {
         let list = "# why\n\na.lua: drop: x ## same answer either way\n";
-        assert_eq!(
-            accepted(list).unwrap().into_iter().collect::<Vec<_>>(),
-            ["a.lua: drop: x"]
-        );
+        assert_eq!(accepted(list).unwrap().into_iter().collect::<Vec<_>>(), ["a.lua: drop: x"]);
         assert!(accepted("a.lua: drop: x\n").is_err());
         assert!(accepted("a.lua: drop: x ##  \n").is_err());
     }

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 /// Makes the workspace's root the current directory, wherever inside it we were called.
 pub(crate) fn enter_root() -> Result<()> {
     let start = env::current_dir().context("the current directory cannot be read")?;
-    let root = start
-        .ancestors()
-        .find(|dir| dir.join("xtask/Cargo.toml").is_file());
+    let root = start.ancestors().find(|dir| dir.join("xtask/Cargo.toml").is_file());
     let root = root.context("run this inside the repository")?;
     env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))
 }
@@ -22,12 +20,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (key, _) in env::vars_os() {
         let name = key.to_string_lossy();
-        let ours = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-        ];
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
         if ours.iter().any(|prefix| name.starts_with(prefix)) || name == "CARGO_PRIMARY_PACKAGE" {
             command.env_remove(&key);
         }
@@ -38,9 +31,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 
 /// Runs a command with our own stdout and stderr, and says whether it ended well.
 pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     Ok(status.success())
 }
 
@@ -62,10 +53,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a build tool times real work, never a promise"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a build tool times real work, never a promise")]
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }

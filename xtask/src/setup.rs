@@ -15,26 +15,11 @@ struct Tool {
 }
 
 const TOOLS: [Tool; 5] = [
-    Tool {
-        program: "redis-server",
-        package: "redis-server",
-    },
-    Tool {
-        program: "redis-sentinel",
-        package: "redis-sentinel",
-    },
-    Tool {
-        program: "redis-cli",
-        package: "redis-tools",
-    },
-    Tool {
-        program: "setpriv",
-        package: "util-linux",
-    },
-    Tool {
-        program: "cc",
-        package: "build-essential",
-    },
+    Tool { program: "redis-server", package: "redis-server" },
+    Tool { program: "redis-sentinel", package: "redis-sentinel" },
+    Tool { program: "redis-cli", package: "redis-tools" },
+    Tool { program: "setpriv", package: "util-linux" },
+    Tool { program: "cc", package: "build-essential" },
 ];
 
 /// apt asks this file whether a package may start its service; 101 means no.
@@ -53,22 +38,16 @@ pub(crate) fn run() -> Result<bool> {
 }
 
 fn missing() -> Vec<&'static Tool> {
-    TOOLS
-        .iter()
-        .filter(|tool| find(tool.program).is_none())
-        .collect()
+    TOOLS.iter().filter(|tool| find(tool.program).is_none()).collect()
 }
 
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|file| is_executable(file))
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| is_executable(file))
 }
 
 fn is_executable(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 fn version(program: &str) -> Result<String> {
@@ -108,9 +87,7 @@ fn apt(arguments: &[&str]) -> Result<bool> {
     let mut command = Command::new("apt-get");
     command.arg("--quiet").args(arguments).stdin(Stdio::null());
     // RUNLEVEL=1 says "single user", where invoke-rc.d starts nothing by itself.
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1");
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     process::succeeds(&mut command)
 }
 
@@ -122,11 +99,7 @@ struct Policy {
 
 impl Policy {
     fn forbid_services() -> Result<Self> {
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o755)
-            .open(POLICY);
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
         match file {
             Ok(mut file) => {
                 std::io::Write::write_all(&mut file, b"#!/bin/sh\nexit 101\n")

@@ -29,10 +29,7 @@ const NOT_RUN: [(&str, &str); 5] = [
     ("Cluster", "the harness starts none yet"),
     ("TLS", "the suite takes no certificates yet"),
     ("least-privilege ACL", "the suite takes no user yet"),
-    (
-        "Valkey and older Redis",
-        "no other server's binary is installed by setup",
-    ),
+    ("Valkey and older Redis", "no other server's binary is installed by setup"),
 ];
 
 /// Runs the suite and ends with `N passed, N failed`.
@@ -160,11 +157,7 @@ fn started(line: &str) -> Option<Kind> {
     }
     let target = line.strip_prefix("Running ")?;
     target.ends_with(')').then_some(())?;
-    Some(if target.starts_with("unittests ") {
-        Kind::Unit
-    } else {
-        Kind::Integration
-    })
+    Some(if target.starts_with("unittests ") { Kind::Unit } else { Kind::Integration })
 }
 
 /// The figures of libtest's closing line.
@@ -212,23 +205,9 @@ test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     fn a_binary_that_dies_without_a_result_counts_as_failed() {
         let crashed = "     Running it/main.rs (target/debug/deps/it-1)\nrunning 9 tests\n";
         let tally = follow(crashed.as_bytes(), &mut Vec::new()).unwrap();
-        assert_eq!(
-            tally.total(),
-            Sum {
-                passed: 0,
-                failed: 1,
-                ignored: 0
-            }
-        );
+        assert_eq!(tally.total(), Sum { passed: 0, failed: 1, ignored: 0 });
         let tally = follow(format!("{crashed}{OUTPUT}").as_bytes(), &mut Vec::new()).unwrap();
-        assert_eq!(
-            tally.total(),
-            Sum {
-                passed: 47,
-                failed: 2,
-                ignored: 1
-            }
-        );
+        assert_eq!(tally.total(), Sum { passed: 47, failed: 2, ignored: 1 });
     }
 
     #[test]

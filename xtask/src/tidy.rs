@@ -39,26 +39,16 @@ impl Source {
 
     /// Whether its name ends in a dot and this.
     fn is(&self, extension: &str) -> bool {
-        self.path
-            .rsplit_once('.')
-            .is_some_and(|(_, end)| end == extension)
+        self.path.rsplit_once('.').is_some_and(|(_, end)| end == extension)
     }
 
     fn at(&self, line: usize, rule: &'static str, what: impl Into<String>) -> Finding {
-        Finding {
-            path: self.path.clone(),
-            line: Some(line),
-            rule,
-            what: what.into(),
-        }
+        Finding { path: self.path.clone(), line: Some(line), rule, what: what.into() }
     }
 
     #[cfg(test)]
     fn planted(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
+        Self { path: path.to_owned(), text: text.to_owned() }
     }
 }
 
@@ -76,24 +66,14 @@ impl fmt::Display for Finding {
 /// Standard texts and what tools write are not ours to check.
 pub(crate) fn load() -> Result<Vec<Source>> {
     let mut git = Command::new("git");
-    git.args([
-        "-c",
-        "safe.directory=*",
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-    ]);
+    git.args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others"]);
     let paths = process::output(git.arg("--exclude-standard"))?;
     let mut sources = Vec::new();
     for path in paths.split('\0').filter(|path| !path.is_empty()) {
         let foreign = path == "Cargo.lock" || path.starts_with("LICENSE-");
         // A file that is deleted and not yet committed is listed too, and a binary is no text.
         if !foreign && let Ok(text) = fs::read_to_string(path) {
-            sources.push(Source {
-                path: path.to_owned(),
-                text,
-            });
+            sources.push(Source { path: path.to_owned(), text });
         }
     }
     Ok(sources)

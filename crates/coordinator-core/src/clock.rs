@@ -104,32 +104,22 @@ pub async fn until<T>(
 pub struct SystemClock;
 
 static START: LazyLock<tokio::time::Instant> = LazyLock::new(|| {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this file is where time comes from"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this file is where time comes from")]
     tokio::time::Instant::now()
 });
 
 impl Clock for SystemClock {
     fn now(&self) -> Instant {
         let start = *START;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this file is where time comes from"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "this file is where time comes from")]
         let now = tokio::time::Instant::now();
         Instant(now.saturating_duration_since(start))
     }
 
     fn unix_time(&self) -> Duration {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this file is where time comes from"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "this file is where time comes from")]
         let now = std::time::SystemTime::now();
-        now.duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default()
+        now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
     }
 
     fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {

@@ -61,11 +61,7 @@ struct Inner {
 impl Error {
     /// An error of `kind` met by `step`, such as `locks.acquire`.
     pub fn new(kind: ErrorKind, step: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            step: step.into(),
-            source: None,
-        }))
+        Self(Box::new(Inner { kind, step: step.into(), source: None }))
     }
 
     /// The same error with what caused it; a plain string will do.
@@ -96,10 +92,7 @@ impl Error {
 
     /// Whether the same call, repeated later and unchanged, may succeed.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.0.kind,
-            ErrorKind::Unavailable | ErrorKind::Indeterminate
-        )
+        matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Indeterminate)
     }
 
     /// This error and its sources on one line, joined by colons.
@@ -133,10 +126,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_ref()
-            .map(|source| &**source as &(dyn StdError + 'static))
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 

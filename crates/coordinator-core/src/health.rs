@@ -83,12 +83,7 @@ impl Finding {
         message: impl Into<String>,
         advice: &'static str,
     ) -> Self {
-        Self {
-            severity,
-            code,
-            message: message.into(),
-            advice,
-        }
+        Self { severity, code, message: message.into(), advice }
     }
 }
 
@@ -147,11 +142,7 @@ impl Health {
             reason,
             "check that the server runs, that the URL is right and that it may be reached from here",
         );
-        Self {
-            status: Status::Unavailable,
-            findings: vec![finding],
-            ..Self::blank()
-        }
+        Self { status: Status::Unavailable, findings: vec![finding], ..Self::blank() }
     }
 
     fn blank() -> Self {
@@ -175,21 +166,11 @@ impl Health {
     /// Builds the answer from what the nodes said.
     #[cfg(feature = "redis")]
     pub(crate) fn from_nodes(latency: Duration, nodes: &[Node]) -> Self {
-        let sum = |field: &str| {
-            nodes
-                .iter()
-                .filter_map(|node| node.number(field))
-                .reduce(|a, b| a + b)
-        };
+        let sum =
+            |field: &str| nodes.iter().filter_map(|node| node.number(field)).reduce(|a, b| a + b);
         let first = |field: &str| nodes.iter().find_map(|node| node.info.get(field)).cloned();
-        let valkey = nodes
-            .iter()
-            .any(|node| node.info.contains_key("valkey_version"));
-        let version_field = if valkey {
-            "valkey_version"
-        } else {
-            "redis_version"
-        };
+        let valkey = nodes.iter().any(|node| node.info.contains_key("valkey_version"));
+        let version_field = if valkey { "valkey_version" } else { "redis_version" };
         let version = nodes
             .iter()
             .filter_map(|node| node.info.get(version_field))
@@ -203,9 +184,7 @@ impl Health {
                 (_, false) => "redis".to_owned(),
             },
             version: version.unwrap_or_default(),
-            role: first("role")
-                .map(|role| role.replace("slave", "replica"))
-                .unwrap_or_default(),
+            role: first("role").map(|role| role.replace("slave", "replica")).unwrap_or_default(),
             replicas: sum("connected_slaves"),
             used_memory_bytes: sum("used_memory"),
             max_memory_bytes: sum("maxmemory"),
@@ -244,8 +223,7 @@ impl Health {
     }
 
     fn settle(&mut self) {
-        self.findings
-            .sort_by(|a, b| b.severity.cmp(&a.severity).then(a.code.cmp(b.code)));
+        self.findings.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.code.cmp(b.code)));
         self.findings.dedup();
         self.status = match self.findings.first().map(|finding| finding.severity) {
             Some(Severity::Critical) => Status::Unavailable,
@@ -272,10 +250,7 @@ impl Node {
             .filter_map(|line| line.split_once(':'))
             .map(|(field, value)| (field.to_owned(), value.trim().to_owned()))
             .collect();
-        Self {
-            info,
-            ..Self::default()
-        }
+        Self { info, ..Self::default() }
     }
 
     fn number(&self, field: &str) -> Option<u64> {
@@ -389,25 +364,14 @@ mod tests {
     fn a_good_server_is_healthy() {
         let health = check(GOOD);
         assert_eq!((health.status, health.findings.len()), (Status::Healthy, 0));
-        assert_eq!(
-            (health.server.as_str(), health.version.as_str()),
-            ("redis", "7.0.15")
-        );
-        assert_eq!(
-            (health.replicas, health.connected_clients),
-            (Some(2), Some(3))
-        );
+        assert_eq!((health.server.as_str(), health.version.as_str()), ("redis", "7.0.15"));
+        assert_eq!((health.replicas, health.connected_clients), (Some(2), Some(3)));
     }
 
     #[test]
     fn each_fault_is_found_with_advice() {
         for (from, to, code, status) in [
-            (
-                "noeviction",
-                "volatile-lru",
-                "eviction-policy",
-                Status::Degraded,
-            ),
+            ("noeviction", "volatile-lru", "eviction-policy", Status::Degraded),
             ("maxmemory:0", "maxmemory:105", "memory", Status::Degraded),
             ("role:master", "role:slave", "replica", Status::Degraded),
             ("loading:0", "loading:1", "loading", Status::Degraded),
@@ -433,18 +397,12 @@ mod tests {
     #[test]
     fn valkey_is_recognised() {
         let health = check(&GOOD.replace("role:", "valkey_version:8.1.0\r\nrole:"));
-        assert_eq!(
-            (health.server.as_str(), health.version.as_str()),
-            ("valkey", "8.1.0")
-        );
+        assert_eq!((health.server.as_str(), health.version.as_str()), ("valkey", "8.1.0"));
     }
 
     #[test]
     fn a_clusters_figures_are_added_up() {
-        let nodes = [
-            Node::parse(GOOD),
-            Node::parse(&GOOD.replace("7.0.15", "6.2.1")),
-        ];
+        let nodes = [Node::parse(GOOD), Node::parse(&GOOD.replace("7.0.15", "6.2.1"))];
         let health = Health::from_nodes(Duration::ZERO, &nodes);
         assert_eq!(health.used_memory_bytes, Some(200));
         assert_eq!(health.version, "6.2.1");

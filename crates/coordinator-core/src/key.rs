@@ -17,11 +17,7 @@ pub const PREFIX_MAX_BYTES: usize = 64;
 
 /// What stays as it is in a key; everything else becomes `%XX`, `%` too, so the encoding is
 /// injective and no name can hold a separator, a hash tag, a glob character or a control byte.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The name of a thing that instances share: what the caller says, checked and encoded once.
 ///
@@ -55,16 +51,10 @@ impl Name {
         if raw.len() > NAME_MAX_BYTES {
             return Err(Error::misuse(
                 "name",
-                format!(
-                    "a name of {} bytes is longer than {NAME_MAX_BYTES}",
-                    raw.len()
-                ),
+                format!("a name of {} bytes is longer than {NAME_MAX_BYTES}", raw.len()),
             ));
         }
-        Ok(Self {
-            raw: raw.into(),
-            encoded: encode(raw).into(),
-        })
+        Ok(Self { raw: raw.into(), encoded: encode(raw).into() })
     }
 
     /// A name made of a fixed kind and parts, joined by colons, as in `crew:42:plan`.
@@ -78,10 +68,7 @@ impl Name {
         let mut raw = String::from(kind);
         for part in parts {
             if part.is_empty() {
-                return Err(Error::misuse(
-                    "name",
-                    format!("a part of a {kind} name is empty"),
-                ));
+                return Err(Error::misuse("name", format!("a part of a {kind} name is empty")));
             }
             raw.push(':');
             raw.push_str(&part.replace('%', "%25").replace(':', "%3A"));
@@ -95,15 +82,9 @@ impl Name {
     /// [`Corrupt`](crate::ErrorKind::Corrupt) if no name encodes to it.
     pub fn decode(encoded: &str) -> Result<Self> {
         let corrupt = || Error::corrupt("name", "an encoded name cannot be read");
-        let raw = percent_decode_str(encoded)
-            .decode_utf8()
-            .map_err(|_| corrupt())?;
+        let raw = percent_decode_str(encoded).decode_utf8().map_err(|_| corrupt())?;
         let name = Self::new(&raw).map_err(|_| corrupt())?;
-        if &*name.encoded == encoded {
-            Ok(name)
-        } else {
-            Err(corrupt())
-        }
+        if &*name.encoded == encoded { Ok(name) } else { Err(corrupt()) }
     }
 
     /// The name as the caller wrote it.
@@ -121,12 +102,9 @@ impl Name {
     /// # Panics
     /// If `shards` is zero.
     pub fn shard(&self, shards: u16) -> u16 {
-        let hash = self
-            .raw
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+        let hash = self.raw.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         // The high half is folded in: FNV's low bits alone mix little.
         u16::try_from((hash ^ (hash >> 32)) % u64::from(shards)).expect("less than a u16")
     }
@@ -171,10 +149,7 @@ impl Keyspace {
                 format!("a prefix is 1 to {PREFIX_MAX_BYTES} ASCII letters, digits or -_.:"),
             ));
         }
-        Ok(Self {
-            base: format!("{prefix}:{LAYOUT}:").into(),
-            prefix_len: prefix.len(),
-        })
+        Ok(Self { base: format!("{prefix}:{LAYOUT}:").into(), prefix_len: prefix.len() })
     }
 
     /// The prefix alone.
@@ -194,9 +169,7 @@ impl Keyspace {
     /// # Ok::<(), coordinator_core::Error>(())
     /// ```
     pub fn shard(&self, part: &str, shard: u16) -> Shard {
-        Shard {
-            base: format!("{}{{{part}{shard}}}:", self.base).into(),
-        }
+        Shard { base: format!("{}{{{part}{shard}}}:", self.base).into() }
     }
 }
 
@@ -243,9 +216,7 @@ mod tests {
             let name = Name::new(raw).expect("a name");
             assert!(seen.insert(name.encoded().to_owned()), "{raw:?} collides");
             assert!(
-                name.encoded()
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.~%".contains(&b))
+                name.encoded().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~%".contains(&b))
             );
             assert_eq!(Name::decode(name.encoded()).expect("reads back"), name);
         }

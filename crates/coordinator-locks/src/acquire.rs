@@ -55,21 +55,13 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
             Ok(Attempt::Granted(guard)) => {
                 let look_again = head.look_again(clock.now(), Some(guard.remaining()));
                 let fence = guard.fence().get();
-                place.learn(Some(Known {
-                    fence,
-                    holder: None,
-                    look_again,
-                }));
+                place.learn(Some(Known { fence, holder: None, look_again }));
                 return Ok(Outcome::Acquired(guard));
             }
             Ok(Attempt::Held(holder, ttl)) => {
                 let look_again = head.look_again(clock.now(), ttl);
                 let fence = holder.fence.get();
-                place.learn(Some(Known {
-                    fence,
-                    holder: Some(holder),
-                    look_again,
-                }));
+                place.learn(Some(Known { fence, holder: Some(holder), look_again }));
                 if head.may_listen() {
                     subscribe(inner, name, &mut head, deadline).await;
                     if head.listens() {
@@ -94,9 +86,7 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
 }
 
 fn timed_out(place: &Place) -> Outcome {
-    Outcome::TimedOut {
-        holder: place.known().and_then(|known| known.holder),
-    }
+    Outcome::TimedOut { holder: place.known().and_then(|known| known.holder) }
 }
 
 /// Keeps who holds it for a timeout to tell, and makes the next look come at once.
@@ -140,30 +130,17 @@ impl<'a> Pending<'a> {
             host: inner.host.clone(),
             pid: std::process::id(),
             task: options.task.clone(),
-            owner: format!(
-                "{}-{}-{:08x}",
-                inner.host,
-                std::process::id(),
-                rand::random::<u32>()
-            ),
+            owner: format!("{}-{}-{:08x}", inner.host, std::process::id(), rand::random::<u32>()),
         };
         let claim = Claim {
             name: name.clone(),
             token: Token::random(),
             // A lease longer than the longest hold would outlast its guard.
-            ttl: options
-                .max_hold
-                .map_or(options.ttl, |hold| options.ttl.min(hold)),
+            ttl: options.max_hold.map_or(options.ttl, |hold| options.ttl.min(hold)),
             min_fence: 0,
             identity: identity.encode(),
         };
-        Self {
-            inner,
-            options,
-            claim,
-            owner: identity.owner,
-            unsure: false,
-        }
+        Self { inner, options, claim, owner: identity.owner, unsure: false }
     }
 
     /// Acquires without waiting for a holder.
@@ -172,9 +149,7 @@ impl<'a> Pending<'a> {
             match self.attempt(limit).await? {
                 Attempt::Granted(guard) => return Ok(Outcome::Acquired(guard)),
                 Attempt::Held(holder, _) => {
-                    return Ok(Outcome::TimedOut {
-                        holder: Some(holder),
-                    });
+                    return Ok(Outcome::TimedOut { holder: Some(holder) });
                 }
                 Attempt::Again if self.inner.clock().now() < limit => {}
                 Attempt::Again => {
@@ -236,9 +211,7 @@ impl<'a> Pending<'a> {
         }
         self.unsure = false;
         if self.options.watchdog {
-            self.inner
-                .watchdog
-                .watch(&self.inner.backend, state.clone(), sent);
+            self.inner.watchdog.watch(&self.inner.backend, state.clone(), sent);
         }
         tracing::debug!(lock = %self.claim.name, fence = %Fence::new(fence), "acquired");
         Attempt::Granted(Guard::new(self.inner.clone(), Lease(state)))
@@ -246,11 +219,8 @@ impl<'a> Pending<'a> {
 
     fn give_up(&mut self) {
         self.unsure = false;
-        let Claim {
-            name, token, ttl, ..
-        } = &self.claim;
-        self.inner
-            .give_up_later(self.inner.surrender(name, token, *ttl), *ttl);
+        let Claim { name, token, ttl, .. } = &self.claim;
+        self.inner.give_up_later(self.inner.surrender(name, token, *ttl), *ttl);
     }
 }
 

@@ -60,10 +60,7 @@ enum Mark {
 
 impl Embedded {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            state: Mutex::default(),
-        }
+        Self { clock, state: Mutex::default() }
     }
 
     /// The state as it is now: whatever has expired counts as gone.
@@ -89,17 +86,10 @@ impl Embedded {
             return Acquired::Granted { fence: held.fence };
         }
         let since = self.clock.unix_time();
-        let last = state
-            .fences
-            .get(&claim.name)
-            .filter(|(_, until)| *until > now);
+        let last = state.fences.get(&claim.name).filter(|(_, until)| *until > now);
         let micros = u64::try_from(since.as_micros()).unwrap_or(Fence::MAX);
-        let fence = (last.map_or(0, |(fence, _)| *fence) + 1)
-            .max(micros)
-            .max(claim.min_fence);
-        state
-            .fences
-            .insert(claim.name.clone(), (fence, now + FENCE_TTL));
+        let fence = (last.map_or(0, |(fence, _)| *fence) + 1).max(micros).max(claim.min_fence);
+        state.fences.insert(claim.name.clone(), (fence, now + FENCE_TTL));
         let held = Held {
             token: claim.token.clone(),
             fence,
@@ -163,9 +153,7 @@ impl Embedded {
         };
         let key = grave(name, &held.token);
         state.locks.remove(name);
-        state
-            .tombstones
-            .insert(key, (Mark::Forced, now + tombstone));
+        state.tombstones.insert(key, (Mark::Forced, now + tombstone));
         state.wake(name, fence);
         true
     }
@@ -182,9 +170,7 @@ impl Embedded {
                 return Admitted::Twin { seen: *seen };
             }
         }
-        state
-            .registers
-            .insert(resource.clone(), (fence, owner.to_owned(), now + keep));
+        state.registers.insert(resource.clone(), (fence, owner.to_owned(), now + keep));
         Admitted::Yes
     }
 }
@@ -213,10 +199,7 @@ impl State {
 
     fn seen(&self, name: &Name, now: Instant) -> Option<Seen> {
         let held = self.locks.get(name).filter(|held| held.until > now)?;
-        let waiters = self
-            .channels
-            .get(name)
-            .map_or(0, broadcast::Sender::receiver_count);
+        let waiters = self.channels.get(name).map_or(0, broadcast::Sender::receiver_count);
         Some(Seen {
             name: name.clone(),
             holder: Identity::decode(&held.identity).holder(held.fence, held.since),
@@ -239,8 +222,7 @@ impl State {
         self.fences.retain(|_, (_, until)| *until > now);
         self.tombstones.retain(|_, (_, until)| *until > now);
         self.registers.retain(|_, (_, _, until)| *until > now);
-        self.channels
-            .retain(|_, channel| channel.receiver_count() > 0);
+        self.channels.retain(|_, channel| channel.receiver_count() > 0);
         self.sweep_at = 2
             * (self.locks.len()
                 + self.fences.len()
@@ -319,10 +301,8 @@ impl Backend for Embedded {
 
     fn listen<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
         let (mut state, _) = self.now();
-        let channel = state
-            .channels
-            .entry(name.clone())
-            .or_insert_with(|| broadcast::channel(64).0);
+        let channel =
+            state.channels.entry(name.clone()).or_insert_with(|| broadcast::channel(64).0);
         let wakeups: Box<dyn Wakeups> = Box::new(Channel(channel.subscribe()));
         Box::pin(ready(Ok(wakeups)))
     }

@@ -60,10 +60,7 @@ pub struct FenceRegister {
 
 impl FenceRegister {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self {
-            inner,
-            retention: Duration::from_secs(7 * 24 * 3600),
-        }
+        Self { inner, retention: Duration::from_secs(7 * 24 * 3600) }
     }
 
     /// For how long after the last admitted write a fence is remembered: longer than any stale
@@ -89,21 +86,14 @@ impl FenceCheck for FenceRegister {
             }
             let clock = self.inner.clock();
             let limit = clock.now() + self.inner.backend.step_timeout() * 2;
-            let asked = self
-                .inner
-                .backend
-                .admit(&resource, fence.get(), owner, self.retention);
+            let asked = self.inner.backend.admit(&resource, fence.get(), owner, self.retention);
             let answer = until(&**clock, limit, asked)
                 .await
                 .unwrap_or_else(|| Err(crate::guard::unanswered(STEP)))?;
             Ok(match answer {
                 Admitted::Yes => Admission::Admitted,
-                Admitted::Older { seen } => Admission::Stale {
-                    seen: Fence::new(seen),
-                },
-                Admitted::Twin { seen } => Admission::Duplicate {
-                    seen: Fence::new(seen),
-                },
+                Admitted::Older { seen } => Admission::Stale { seen: Fence::new(seen) },
+                Admitted::Twin { seen } => Admission::Duplicate { seen: Fence::new(seen) },
             })
         })
     }

@@ -45,11 +45,7 @@ pub struct Guard {
 
 impl Guard {
     pub(crate) fn new(inner: Arc<Inner>, lease: Lease) -> Self {
-        Self {
-            inner,
-            lease,
-            armed: true,
-        }
+        Self { inner, lease, armed: true }
     }
 
     /// A view of the lock, to be cloned and passed on.
@@ -124,11 +120,7 @@ impl Guard {
         let Some((_, ttl)) = state.next_renewal(sent) else {
             return Ok(Renew::Renewed);
         };
-        let renewal = Renewal {
-            name: state.name.clone(),
-            token: state.token.clone(),
-            ttl,
-        };
+        let renewal = Renewal { name: state.name.clone(), token: state.token.clone(), ttl };
         let outcome = self.inner.renew(renewal).await?;
         match outcome {
             Renew::Renewed => {
@@ -217,11 +209,7 @@ impl Inner {
     ) -> Surrender {
         // As long as an acquire with this token could still arrive, and then some.
         let tombstone = ttl + self.backend.step_timeout() * 2 + Duration::from_secs(10);
-        Surrender {
-            name: name.clone(),
-            token: token.clone(),
-            tombstone,
-        }
+        Surrender { name: name.clone(), token: token.clone(), tombstone }
     }
 
     pub(crate) fn give_up_later(&self, surrender: Surrender, ttl: Duration) {

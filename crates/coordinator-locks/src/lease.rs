@@ -38,8 +38,7 @@ pub enum LossReason {
 /// The time that a lease of `ttl` is surely valid for, counted from before it was asked for: 1 %
 /// and 2 ms less, for clocks that run at different speeds.
 pub(crate) fn validity(ttl: Duration) -> Duration {
-    ttl.saturating_sub(ttl / 100)
-        .saturating_sub(Duration::from_millis(2))
+    ttl.saturating_sub(ttl / 100).saturating_sub(Duration::from_millis(2))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,33 +74,11 @@ pub(crate) struct Granted {
 
 impl State {
     pub(crate) fn new(granted: Granted, clock: Arc<dyn Clock>) -> Self {
-        let Granted {
-            name,
-            token,
-            fence,
-            owner,
-            ttl,
-            sent,
-            hold_until,
-        } = granted;
+        let Granted { name, token, fence, owner, ttl, sent, hold_until } = granted;
         let until = cap(sent + validity(ttl), hold_until);
-        let status = watch::channel(Status::Held {
-            until,
-            unreachable: false,
-        })
-        .0;
+        let status = watch::channel(Status::Held { until, unreachable: false }).0;
         let shard = name.shard(SHARDS);
-        Self {
-            name,
-            shard,
-            token,
-            fence,
-            owner,
-            ttl,
-            hold_until,
-            clock,
-            status,
-        }
+        Self { name, shard, token, fence, owner, ttl, hold_until, clock, status }
     }
 
     /// When it ends, unless it is renewed; long ago once it is lost.
@@ -201,11 +178,7 @@ fn cap(until: Instant, end: Option<Instant>) -> Instant {
 }
 
 fn overdue(unreachable: bool) -> LossReason {
-    if unreachable {
-        LossReason::Unreachable
-    } else {
-        LossReason::Expired
-    }
+    if unreachable { LossReason::Unreachable } else { LossReason::Expired }
 }
 
 impl fmt::Debug for State {
@@ -306,10 +279,7 @@ mod tests {
 
     #[test]
     fn validity_counts_from_before_sending_less_the_drift() {
-        assert_eq!(
-            validity(Duration::from_secs(10)),
-            Duration::from_millis(9_898)
-        );
+        assert_eq!(validity(Duration::from_secs(10)), Duration::from_millis(9_898));
         assert_eq!(validity(Duration::from_millis(1)), Duration::ZERO);
         assert!(validity(Duration::MAX) < Duration::MAX);
     }

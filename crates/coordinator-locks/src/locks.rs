@@ -87,11 +87,7 @@ impl Locks {
     }
 
     pub(crate) fn over(backend: Arc<dyn Backend>) -> Self {
-        let host = gethostname::gethostname()
-            .to_string_lossy()
-            .chars()
-            .take(64)
-            .collect();
+        let host = gethostname::gethostname().to_string_lossy().chars().take(64).collect();
         let inner = Inner {
             backend,
             lines: Arc::default(),
@@ -101,9 +97,7 @@ impl Locks {
             fences: (0..SHARDS).map(|_| AtomicU64::new(0)).collect(),
             closed: AtomicBool::new(false),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Another client of the same locks: it shares no line, watchdog or memory of fences with this
@@ -176,20 +170,12 @@ impl Locks {
 
     /// The lock of an operation of a crew, named `crew:<crew>:<operation>`; ttl 30 s.
     pub fn crew(&self, crew: &str, operation: &str) -> Lock {
-        Lock::new(
-            self,
-            Name::composed("crew", &[crew, operation]),
-            Duration::from_secs(30),
-        )
+        Lock::new(self, Name::composed("crew", &[crew, operation]), Duration::from_secs(30))
     }
 
     /// The lock of a task, named `task:<task>`; ttl 60 s.
     pub fn task(&self, task: &str) -> Lock {
-        Lock::new(
-            self,
-            Name::composed("task", &[task]),
-            Duration::from_secs(60),
-        )
+        Lock::new(self, Name::composed("task", &[task]), Duration::from_secs(60))
     }
 
     /// The lock of an operation on a resource, named `resource:<resource>:<operation>`; ttl 15 s.
@@ -210,11 +196,7 @@ impl Locks {
     /// Dropping the future leaves it open whether the lock was renewed.
     pub async fn renew(&self, name: &str, token: &Token, ttl: Duration) -> Result<Renew> {
         check_ttl(ttl)?;
-        let renewal = Renewal {
-            name: Name::new(name)?,
-            token: token.clone(),
-            ttl,
-        };
+        let renewal = Renewal { name: Name::new(name)?, token: token.clone(), ttl };
         self.inner.renew(renewal).await
     }
 
@@ -244,10 +226,7 @@ impl Locks {
     pub async fn force_release(&self, name: &str, reason: &str) -> Result<Option<HeldLock>> {
         const STEP: &str = "locks.force_release";
         if reason.is_empty() || reason.len() > 512 {
-            return Err(Error::misuse(
-                STEP,
-                "a reason of 1 to 512 bytes must be given",
-            ));
+            return Err(Error::misuse(STEP, "a reason of 1 to 512 bytes must be given"));
         }
         // The holder is named by its fence, so that a repeated step spares its successor.
         let Some(held) = self.show(name).await? else {
@@ -257,13 +236,8 @@ impl Locks {
         let limit = clock.now() + self.inner.backend.step_timeout() * 2;
         let (name, fence) = (Name::new(name)?, held.holder.fence.get());
         let tombstone = LONGEST.min(held.ttl + Duration::from_secs(3600));
-        let asked = self
-            .inner
-            .backend
-            .force_release(&name, fence, tombstone, reason);
-        let taken = until(&**clock, limit, asked)
-            .await
-            .unwrap_or_else(|| Err(unanswered(STEP)))?;
+        let asked = self.inner.backend.force_release(&name, fence, tombstone, reason);
+        let taken = until(&**clock, limit, asked).await.unwrap_or_else(|| Err(unanswered(STEP)))?;
         if taken {
             self.inner.lines.released(&name, fence);
             tracing::warn!(lock = %name, fence, owner = held.holder.owner, reason, "forced");
@@ -312,20 +286,13 @@ impl Locks {
             let room = (limit - held.len()) as u64;
             let stop = clock.now() + self.inner.backend.step_timeout() * 2;
             let asked = self.inner.backend.list(at.shard, at.offset, room);
-            let (looked_at, seen) = until(&**clock, stop, asked)
-                .await
-                .unwrap_or_else(|| Err(unanswered(STEP)))?;
+            let (looked_at, seen) =
+                until(&**clock, stop, asked).await.unwrap_or_else(|| Err(unanswered(STEP)))?;
             held.extend(seen.into_iter().map(HeldLock::from));
             at = if looked_at < room {
-                Cursor {
-                    shard: at.shard + 1,
-                    offset: 0,
-                }
+                Cursor { shard: at.shard + 1, offset: 0 }
             } else {
-                Cursor {
-                    shard: at.shard,
-                    offset: at.offset + looked_at,
-                }
+                Cursor { shard: at.shard, offset: at.offset + looked_at }
             };
             if held.len() >= limit {
                 return Ok((held, Some(at)));
@@ -380,9 +347,7 @@ impl Locks {
     pub async fn close(&self, limit: Duration) -> bool {
         self.inner.closed.store(true, Ordering::Release);
         let clock = self.inner.clock();
-        until(&**clock, clock.now() + limit, self.inner.worker.idle())
-            .await
-            .is_some()
+        until(&**clock, clock.now() + limit, self.inner.worker.idle()).await.is_some()
     }
 
     #[cfg(test)]
@@ -393,9 +358,7 @@ impl Locks {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner")
-            .field("backend", &self.backend)
-            .finish_non_exhaustive()
+        f.debug_struct("Inner").field("backend", &self.backend).finish_non_exhaustive()
     }
 }
 
@@ -429,13 +392,7 @@ impl Lock {
         Self {
             locks: locks.clone(),
             name: name.map_err(|error| error.chain()),
-            options: Options {
-                ttl,
-                wait,
-                max_hold: None,
-                watchdog: true,
-                task: None,
-            },
+            options: Options { ttl, wait, max_hold: None, watchdog: true, task: None },
         }
     }
 
@@ -523,10 +480,7 @@ impl Lock {
     ) -> Result<T, WithError> {
         let outcome = self.acquire().await.map_err(WithError::Failed)?;
         let guard = outcome.acquired().map_err(WithError::Refused)?;
-        let done = guard
-            .run(work(guard.lease().clone()))
-            .await
-            .map_err(WithError::Lost)?;
+        let done = guard.run(work(guard.lease().clone())).await.map_err(WithError::Lost)?;
         if let Err(error) = guard.release().await {
             tracing::debug!(error = %error.chain(), "a release is left to the background");
         }
@@ -546,16 +500,8 @@ impl Lock {
         if let Some(hold) = self.options.max_hold {
             check_ttl(hold)?;
         }
-        if self
-            .options
-            .task
-            .as_ref()
-            .is_some_and(|task| task.len() > TASK_MAX_BYTES)
-        {
-            return Err(Error::misuse(
-                STEP,
-                "a task is described in at most 128 bytes",
-            ));
+        if self.options.task.as_ref().is_some_and(|task| task.len() > TASK_MAX_BYTES) {
+            return Err(Error::misuse(STEP, "a task is described in at most 128 bytes"));
         }
         Ok(name)
     }
@@ -563,28 +509,15 @@ impl Lock {
 
 fn check_ttl(ttl: Duration) -> Result<()> {
     if ttl < SHORTEST || ttl > LONGEST {
-        return Err(Error::misuse(
-            "locks.ttl",
-            "a ttl or hold is 10 ms to a year",
-        ));
+        return Err(Error::misuse("locks.ttl", "a ttl or hold is 10 ms to a year"));
     }
     Ok(())
 }
 
 impl From<crate::backend::Seen> for HeldLock {
     fn from(seen: crate::backend::Seen) -> Self {
-        let crate::backend::Seen {
-            name,
-            holder,
-            ttl,
-            waiters,
-        } = seen;
-        Self {
-            name: name.as_str().to_owned(),
-            holder,
-            ttl,
-            waiters,
-        }
+        let crate::backend::Seen { name, holder, ttl, waiters } = seen;
+        Self { name: name.as_str().to_owned(), holder, ttl, waiters }
     }
 }
 

@@ -19,25 +19,16 @@ use std::{sync::Arc, time::Duration};
 static ACQUIRE: Script = Script::new("locks.acquire", include_str!("redis/acquire.lua"));
 static RENEW: Script = Script::new("locks.renew", include_str!("redis/renew.lua"));
 static RELEASE: Script = Script::new("locks.release", include_str!("redis/release.lua"));
-static FORCE_RELEASE: Script = Script::new(
-    "locks.force_release",
-    include_str!("redis/force_release.lua"),
-);
+static FORCE_RELEASE: Script =
+    Script::new("locks.force_release", include_str!("redis/force_release.lua"));
 static SHOW: Script = Script::new("locks.show", include_str!("redis/show.lua"));
 static LIST: Script = Script::new("locks.list", include_str!("redis/list.lua"));
 static ADMIT: Script = Script::new("locks.admit", include_str!("redis/admit.lua"));
 
 /// Every script of this crate, for warming up and for tests.
 #[doc(hidden)]
-pub static SCRIPTS: &[&Script] = &[
-    &ACQUIRE,
-    &RENEW,
-    &RELEASE,
-    &FORCE_RELEASE,
-    &SHOW,
-    &LIST,
-    &ADMIT,
-];
+pub static SCRIPTS: &[&Script] =
+    &[&ACQUIRE, &RENEW, &RELEASE, &FORCE_RELEASE, &SHOW, &LIST, &ADMIT];
 
 #[derive(Debug)]
 pub(crate) struct Redis {
@@ -50,9 +41,7 @@ impl Redis {
     pub(crate) fn new(connection: &Connection) -> Self {
         let keyspace = connection.keyspace();
         Self {
-            shards: (0..SHARDS)
-                .map(|shard| keyspace.shard("l", shard))
-                .collect(),
+            shards: (0..SHARDS).map(|shard| keyspace.shard("l", shard)).collect(),
             connection: connection.clone(),
         }
     }
@@ -84,10 +73,7 @@ fn channel(shard: &Shard, name: &Name) -> String {
 
 /// Whole milliseconds, at least one; a year is far below what a script counts exactly.
 fn ms(duration: Duration) -> Arg {
-    i64::try_from(duration.as_millis())
-        .unwrap_or(i64::MAX)
-        .max(1)
-        .into()
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1).into()
 }
 
 fn number(value: u64) -> Arg {
@@ -101,28 +87,17 @@ fn ttl(fields: &mut Fields) -> Result<Option<Duration>> {
 
 fn valid_fence(step: &'static str, fence: u64) -> Result<u64> {
     if fence > Fence::MAX {
-        return Err(Error::corrupt(
-            step,
-            "a fence is beyond 2^53: the stored one is damaged",
-        ));
+        return Err(Error::corrupt(step, "a fence is beyond 2^53: the stored one is damaged"));
     }
     Ok(fence)
 }
 
 fn seen(name: Name, fields: &mut Fields) -> Result<Seen> {
     let ttl = ttl(fields)?.unwrap_or_default();
-    let (fence, since) = (
-        fields.unsigned()?,
-        Duration::from_micros(fields.unsigned()?),
-    );
+    let (fence, since) = (fields.unsigned()?, Duration::from_micros(fields.unsigned()?));
     let waiters = fields.unsigned()?;
     let holder = Identity::decode(&fields.bytes()?).holder(fence, since);
-    Ok(Seen {
-        name,
-        holder,
-        ttl,
-        waiters,
-    })
+    Ok(Seen { name, holder, ttl, waiters })
 }
 
 impl Backend for Redis {
@@ -154,9 +129,7 @@ impl Backend for Redis {
             let reply = self.connection.run(&ACQUIRE, keys, args).await?;
             let mut fields = reply.fields(ACQUIRE.name());
             Ok(match fields.int()? {
-                1 => Acquired::Granted {
-                    fence: valid_fence(ACQUIRE.name(), fields.unsigned()?)?,
-                },
+                1 => Acquired::Granted { fence: valid_fence(ACQUIRE.name(), fields.unsigned()?)? },
                 2 => Acquired::Refused,
                 _ => {
                     let ttl = ttl(&mut fields)?;
@@ -191,10 +164,7 @@ impl Backend for Redis {
             let reply = self.connection.run(&RENEW, keys, args).await?;
             let mut fields = reply.fields(RENEW.name());
             if fields.unsigned()? != leases.len() as u64 {
-                return Err(Error::corrupt(
-                    RENEW.name(),
-                    "another number of leases was answered",
-                ));
+                return Err(Error::corrupt(RENEW.name(), "another number of leases was answered"));
             }
             leases
                 .iter()
@@ -214,11 +184,7 @@ impl Backend for Redis {
     fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let shard = self.shard(&lease.name);
-            let keys = vec![
-                lock(shard, &lease.name),
-                tombstone(shard, &lease.token),
-                index(shard),
-            ];
+            let keys = vec![lock(shard, &lease.name), tombstone(shard, &lease.token), index(shard)];
             let args = vec![
                 lease.token.expose().into(),
                 ms(lease.tombstone),
@@ -256,11 +222,7 @@ impl Backend for Redis {
         Box::pin(async move {
             let shard = self.shard(name);
             let (keys, args) = (vec![lock(shard, name)], vec![channel(shard, name).into()]);
-            let mut fields = self
-                .connection
-                .run(&SHOW, keys, args)
-                .await?
-                .fields(SHOW.name());
+            let mut fields = self.connection.run(&SHOW, keys, args).await?.fields(SHOW.name());
             match fields.int()? {
                 1 => Ok(Some(seen(name.clone(), &mut fields)?)),
                 _ => Ok(None),
@@ -272,11 +234,7 @@ impl Backend for Redis {
         Box::pin(async move {
             let keys = vec![index(&self.shards[usize::from(shard)])];
             let args = vec![number(offset), number(limit)];
-            let mut fields = self
-                .connection
-                .run(&LIST, keys, args)
-                .await?
-                .fields(LIST.name());
+            let mut fields = self.connection.run(&LIST, keys, args).await?.fields(LIST.name());
             let looked_at = fields.unsigned()?;
             let mut held = Vec::new();
             while !fields.is_empty() {
@@ -298,19 +256,11 @@ impl Backend for Redis {
         Box::pin(async move {
             let keys = vec![self.shard(resource).key("seen", resource.encoded())];
             let args = vec![number(fence), owner.into(), ms(retention)];
-            let mut fields = self
-                .connection
-                .run(&ADMIT, keys, args)
-                .await?
-                .fields(ADMIT.name());
+            let mut fields = self.connection.run(&ADMIT, keys, args).await?.fields(ADMIT.name());
             Ok(match fields.int()? {
                 1 => Admitted::Yes,
-                2 => Admitted::Twin {
-                    seen: fields.unsigned()?,
-                },
-                _ => Admitted::Older {
-                    seen: fields.unsigned()?,
-                },
+                2 => Admitted::Twin { seen: fields.unsigned()? },
+                _ => Admitted::Older { seen: fields.unsigned()? },
             })
         })
     }

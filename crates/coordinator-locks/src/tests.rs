@@ -22,12 +22,8 @@ fn name(text: &str) -> Name {
 }
 
 fn claim(text: &str) -> Claim {
-    let identity = Identity {
-        host: "host".into(),
-        pid: 7,
-        task: Some("task".into()),
-        owner: "owner".into(),
-    };
+    let identity =
+        Identity { host: "host".into(), pid: 7, task: Some("task".into()), owner: "owner".into() };
     Claim {
         name: name(text),
         token: Token::random(),
@@ -38,19 +34,11 @@ fn claim(text: &str) -> Claim {
 }
 
 fn surrender(claim: &Claim) -> Surrender {
-    Surrender {
-        name: claim.name.clone(),
-        token: claim.token.clone(),
-        tombstone: TTL * 2,
-    }
+    Surrender { name: claim.name.clone(), token: claim.token.clone(), tombstone: TTL * 2 }
 }
 
 fn renewal(claim: &Claim, ttl: Duration) -> Renewal {
-    Renewal {
-        name: claim.name.clone(),
-        token: claim.token.clone(),
-        ttl,
-    }
+    Renewal { name: claim.name.clone(), token: claim.token.clone(), ttl }
 }
 
 fn embedded() -> Stage {

@@ -25,10 +25,7 @@ impl Token {
     pub fn parse(text: &str) -> Result<Self> {
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != TOKEN_BYTES || !text.bytes().all(hex) {
-            return Err(Error::misuse(
-                "locks.token",
-                "a token is 32 lower-case hex digits",
-            ));
+            return Err(Error::misuse("locks.token", "a token is 32 lower-case hex digits"));
         }
         Ok(Self(Secret::new(text)))
     }
@@ -130,20 +127,8 @@ impl Identity {
     }
 
     pub(crate) fn holder(self, fence: u64, since: Duration) -> Holder {
-        let Self {
-            host,
-            pid,
-            task,
-            owner,
-        } = self;
-        Holder {
-            host,
-            pid,
-            task,
-            owner,
-            since,
-            fence: Fence::new(fence),
-        }
+        let Self { host, pid, task, owner } = self;
+        Holder { host, pid, task, owner, since, fence: Fence::new(fence) }
     }
 }
 
@@ -165,16 +150,9 @@ mod tests {
     #[test]
     fn a_damaged_identity_is_an_unknown_holder() {
         assert_eq!(Identity::decode(b"\xff\xff").host, "unknown");
-        let identity = Identity {
-            host: "h".into(),
-            pid: 7,
-            task: Some("t".into()),
-            owner: "o".into(),
-        };
+        let identity =
+            Identity { host: "h".into(), pid: 7, task: Some("t".into()), owner: "o".into() };
         let read = Identity::decode(&identity.encode());
-        assert_eq!(
-            (read.host.as_str(), read.pid, read.task.as_deref()),
-            ("h", 7, Some("t"))
-        );
+        assert_eq!((read.host.as_str(), read.pid, read.task.as_deref()), ("h", 7, Some("t")));
     }
 }

@@ -67,11 +67,7 @@ impl Lines {
                 known: Mutex::default(),
             })
         });
-        Place {
-            lines: self.clone(),
-            name: name.clone(),
-            line: Some(line.clone()),
-        }
+        Place { lines: self.clone(), name: name.clone(), line: Some(line.clone()) }
     }
 
     /// A holder in this process gave the lock up: whoever is first in line need not wait for the
@@ -102,9 +98,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn line(&self) -> &Line {
-        self.line
-            .as_ref()
-            .expect("a place has its line until it is dropped")
+        self.line.as_ref().expect("a place has its line until it is dropped")
     }
 
     /// Waits to be first; cancel safe, but stepping out and in again is a new place.
@@ -126,10 +120,7 @@ impl Drop for Place {
         let mut lines = unpoisoned(&self.lines.0);
         self.line = None;
         // Lines are handed out under this lock only, so a count of one is final.
-        if lines
-            .get(&self.name)
-            .is_some_and(|line| Arc::strong_count(line) == 1)
-        {
+        if lines.get(&self.name).is_some_and(|line| Arc::strong_count(line) == 1) {
             lines.remove(&self.name);
         }
     }

@@ -26,9 +26,7 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     pub(crate) fn new() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| OnceLock::new()).collect(),
-        }
+        Self { shards: (0..SHARDS).map(|_| OnceLock::new()).collect() }
     }
 
     /// Renews a lease from a third of its ttl on, until it ends; must be called within a runtime.
@@ -88,9 +86,7 @@ async fn renew_due(backend: &dyn Backend, shard: u16, watched: &mut Vec<Watched>
     });
     let now = clock.now();
     let soon = |watched: &Watched| watched.due <= now + watched.lease.ttl / 20;
-    let due: Vec<usize> = (0..watched.len())
-        .filter(|&at| soon(&watched[at]))
-        .collect();
+    let due: Vec<usize> = (0..watched.len()).filter(|&at| soon(&watched[at])).collect();
     let mut over = Vec::new();
     for batch in due.chunks(BATCH) {
         let sent = clock.now();

@@ -32,10 +32,7 @@ struct Order {
 
 impl Worker {
     pub(crate) fn new() -> Self {
-        Self {
-            orders: OnceLock::new(),
-            pending: Arc::new(watch::channel(0).0),
-        }
+        Self { orders: OnceLock::new(), pending: Arc::new(watch::channel(0).0) }
     }
 
     /// Starts the task, once; must be called within a runtime before the first order.

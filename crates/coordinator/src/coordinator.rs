@@ -88,11 +88,7 @@ impl Coordinator {
             }
             connected => connected?,
         };
-        Ok(Self {
-            config,
-            locks: Locks::redis(&connection),
-            connection: Some(connection),
-        })
+        Ok(Self { config, locks: Locks::redis(&connection), connection: Some(connection) })
     }
 
     #[cfg(not(feature = "redis"))]

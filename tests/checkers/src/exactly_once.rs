@@ -33,11 +33,7 @@ pub fn check(n: u64, observed: impl IntoIterator<Item = u64>) -> Report {
     }
     Report {
         missing: (0..n).filter(|id| !times.contains_key(id)).collect(),
-        duplicates: times
-            .iter()
-            .filter(|(_, k)| **k > 1)
-            .map(|(id, k)| (*id, *k))
-            .collect(),
+        duplicates: times.iter().filter(|(_, k)| **k > 1).map(|(id, k)| (*id, *k)).collect(),
         unexpected: times.range(n..).map(|(id, _)| *id).collect(),
     }
 }

@@ -6,10 +6,7 @@
 
 /// What the register thinks of one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a verdict is closed: callers match all of it"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a verdict is closed: callers match all of it")]
 pub enum Verdict {
     /// The fence is the newest so far, or the newest once more from the same owner.
     Accepted,
@@ -50,9 +47,7 @@ impl FencedRegister {
             }
             Some((seen, first)) if fence == *seen && first != owner => {
                 self.violations += 1;
-                Verdict::Violation {
-                    owner: first.clone(),
-                }
+                Verdict::Violation { owner: first.clone() }
             }
             _ => {
                 self.newest = Some((fence, owner.to_owned()));
@@ -65,9 +60,7 @@ impl FencedRegister {
     /// The newest accepted fence and its owner.
     #[must_use]
     pub fn newest(&self) -> Option<(u64, &str)> {
-        self.newest
-            .as_ref()
-            .map(|(fence, owner)| (*fence, owner.as_str()))
+        self.newest.as_ref().map(|(fence, owner)| (*fence, owner.as_str()))
     }
 
     /// How many writes were accepted.
@@ -99,10 +92,7 @@ mod tests {
         for (fence, owner) in [(0, "a"), (0, "a"), (1, "b"), (7, "a"), (7, "a")] {
             assert_eq!(register.write(fence, owner), Verdict::Accepted);
         }
-        assert_eq!(
-            (register.accepted(), register.stale(), register.violations()),
-            (5, 0, 0)
-        );
+        assert_eq!((register.accepted(), register.stale(), register.violations()), (5, 0, 0));
         assert_eq!(register.newest(), Some((7, "a")));
     }
 
@@ -127,12 +117,7 @@ mod tests {
             register.write(counter, owner);
         }
         assert_eq!(register.violations(), 1);
-        assert_eq!(
-            register.write(1, "b"),
-            Verdict::Violation {
-                owner: "a".to_owned()
-            }
-        );
+        assert_eq!(register.write(1, "b"), Verdict::Violation { owner: "a".to_owned() });
     }
 
     /// Planted bug: a server that forgets its counter in a restart and starts anew.
@@ -142,12 +127,7 @@ mod tests {
         register.write(1, "a");
         register.write(2, "b");
         register.write(1, "c");
-        assert_eq!(
-            register.write(2, "d"),
-            Verdict::Violation {
-                owner: "b".to_owned()
-            }
-        );
+        assert_eq!(register.write(2, "d"), Verdict::Violation { owner: "b".to_owned() });
         assert_eq!((register.stale(), register.violations()), (1, 1));
     }
 }

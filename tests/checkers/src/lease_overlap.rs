@@ -8,10 +8,7 @@ use std::collections::HashMap;
 
 /// One belief in a lease: `[start, end)` in nanoseconds of one clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "plain data that callers write down in full"
-)]
+#[expect(clippy::exhaustive_structs, reason = "plain data that callers write down in full")]
 pub struct Interval {
     /// What was locked.
     pub name: String,
@@ -37,10 +34,7 @@ impl Overlap {
     /// How long both believed, in nanoseconds.
     #[must_use]
     pub fn length_ns(&self) -> u64 {
-        self.first
-            .end
-            .min(self.second.end)
-            .saturating_sub(self.second.start)
+        self.first.end.min(self.second.end).saturating_sub(self.second.start)
     }
 }
 
@@ -58,10 +52,7 @@ pub fn overlaps(intervals: &[Interval]) -> Vec<Overlap> {
             earlier
                 .iter()
                 .filter(|first| first.owner != second.owner)
-                .map(|first| Overlap {
-                    first: (*first).clone(),
-                    second: second.clone(),
-                }),
+                .map(|first| Overlap { first: (*first).clone(), second: second.clone() }),
         );
         earlier.push(second);
     }
@@ -73,12 +64,7 @@ mod tests {
     use super::*;
 
     fn lease(name: &str, owner: &str, start: u64, end: u64) -> Interval {
-        Interval {
-            name: name.to_owned(),
-            owner: owner.to_owned(),
-            start,
-            end,
-        }
+        Interval { name: name.to_owned(), owner: owner.to_owned(), start, end }
     }
 
     #[test]
@@ -99,13 +85,7 @@ mod tests {
     fn finds_a_holder_that_outstays_its_lease_by_one_nanosecond() {
         let found = overlaps(&[lease("x", "b", 10, 20), lease("x", "a", 0, 11)]);
         assert_eq!(found.len(), 1);
-        assert_eq!(
-            (
-                found[0].first.owner.as_str(),
-                found[0].second.owner.as_str()
-            ),
-            ("a", "b")
-        );
+        assert_eq!((found[0].first.owner.as_str(), found[0].second.owner.as_str()), ("a", "b"));
         assert_eq!(found[0].length_ns(), 1);
     }
 
@@ -119,18 +99,13 @@ mod tests {
             lease("x", "c", 35, 50),
             lease("x", "b", 99, 120),
         ]);
-        let pairs: Vec<(&str, u64)> = found
-            .iter()
-            .map(|o| (o.second.owner.as_str(), o.length_ns()))
-            .collect();
+        let pairs: Vec<(&str, u64)> =
+            found.iter().map(|o| (o.second.owner.as_str(), o.length_ns())).collect();
         assert_eq!(pairs, [("b", 10), ("c", 15), ("c", 5), ("b", 1)]);
     }
 
     #[test]
     fn two_that_start_together_overlap() {
-        assert_eq!(
-            overlaps(&[lease("x", "a", 5, 9), lease("x", "b", 5, 6)]).len(),
-            1
-        );
+        assert_eq!(overlaps(&[lease("x", "a", 5, 9), lease("x", "b", 5, 6)]).len(), 1);
     }
 }

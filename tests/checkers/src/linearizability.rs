@@ -38,10 +38,7 @@ pub trait Model {
 
 /// One operation of a history. Stamps come from one monotonic clock.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "plain data that recorders write down in full"
-)]
+#[expect(clippy::exhaustive_structs, reason = "plain data that recorders write down in full")]
 pub struct Operation<O, A> {
     /// When it was called.
     pub call: u64,
@@ -60,30 +57,19 @@ impl<O, A> Operation<O, A> {
     pub fn done(span: std::ops::RangeInclusive<u64>, op: O, answer: A) -> Self {
         let (call, end) = span.into_inner();
         assert!(call <= end, "an operation cannot return before its call");
-        Self {
-            call,
-            op,
-            outcome: Some((end, answer)),
-        }
+        Self { call, op, outcome: Some((end, answer)) }
     }
 
     /// An operation whose outcome nobody knows.
     #[must_use]
     pub fn unknown(call: u64, op: O) -> Self {
-        Self {
-            call,
-            op,
-            outcome: None,
-        }
+        Self { call, op, outcome: None }
     }
 }
 
 /// The answer of [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a verdict is closed: callers match all of it"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a verdict is closed: callers match all of it")]
 pub enum Outcome {
     /// There is a legal order; it lists positions in the history. Unknown operations that are
     /// absent never took effect.
@@ -171,9 +157,7 @@ pub fn check<M: Model>(
             }
         }
     }
-    Outcome::NotLinearizable {
-        longest: walk(&path, longest.1),
-    }
+    Outcome::NotLinearizable { longest: walk(&path, longest.1) }
 }
 
 /// The place before the first operation.
@@ -236,10 +220,7 @@ mod tests {
     #[test]
     fn an_order_is_told() {
         let history = [read(5..=6, 1), write(0..=9, 1), read(1..=2, 0)];
-        assert_eq!(
-            check(&Register, &history, 100),
-            Outcome::Linearizable(vec![2, 1, 0])
-        );
+        assert_eq!(check(&Register, &history, 100), Outcome::Linearizable(vec![2, 1, 0]));
         assert!(check(&Register, &[], 0).is_linearizable());
     }
 
@@ -266,26 +247,12 @@ mod tests {
         let lost = Operation::unknown(0, Some(1));
         for seen in [[0, 0], [0, 1], [1, 1]] {
             let history = [lost.clone(), read(5..=6, seen[0]), read(7..=8, seen[1])];
-            assert!(
-                check(&Register, &history, 100).is_linearizable(),
-                "{seen:?}"
-            );
+            assert!(check(&Register, &history, 100).is_linearizable(), "{seen:?}");
         }
-        let twice = [
-            lost.clone(),
-            read(5..=6, 1),
-            write(7..=8, 0),
-            read(9..=10, 1),
-        ];
-        assert!(
-            !check(&Register, &twice, 1000).is_linearizable(),
-            "it takes effect once"
-        );
+        let twice = [lost.clone(), read(5..=6, 1), write(7..=8, 0), read(9..=10, 1)];
+        assert!(!check(&Register, &twice, 1000).is_linearizable(), "it takes effect once");
         let early = [Operation::unknown(5, Some(1)), read(1..=2, 1)];
-        assert!(
-            !check(&Register, &early, 100).is_linearizable(),
-            "not before its call"
-        );
+        assert!(!check(&Register, &early, 100).is_linearizable(), "not before its call");
     }
 
     #[test]

@@ -9,10 +9,7 @@ use crate::linearizability::Model;
 
 /// What is asked of the lock. An owner is one attempt's token, not a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "recorders write these down, the model reads them"
-)]
+#[expect(clippy::exhaustive_enums, reason = "recorders write these down, the model reads them")]
 pub enum Op {
     /// Take the lock if it is free, or already held by this owner.
     Acquire {
@@ -33,10 +30,7 @@ pub enum Op {
 
 /// What the lock answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "recorders write these down, the model reads them"
-)]
+#[expect(clippy::exhaustive_enums, reason = "recorders write these down, the model reads them")]
 pub enum Answer {
     /// Acquire: granted with this fence.
     Granted(u64),
@@ -112,22 +106,17 @@ fn acquire(state: &State, owner: u32, answer: Option<&Answer>) -> Option<State> 
         // The same attempt once more: the same grant.
         (Some((holder, known)), Some(Answer::Granted(fence))) if holder == owner => match known {
             Some(first) => (first == *fence).then_some(*state),
-            None => (*fence >= state.newest).then_some(State {
-                holder: Some((owner, Some(*fence))),
-                newest: *fence,
-            }),
+            None => (*fence >= state.newest)
+                .then_some(State { holder: Some((owner, Some(*fence))), newest: *fence }),
         },
         (Some((holder, _)), None) if holder == owner => Some(*state),
         // Free.
-        (None, Some(Answer::Granted(fence))) => (*fence > state.newest).then_some(State {
-            holder: Some((owner, Some(*fence))),
-            newest: *fence,
-        }),
+        (None, Some(Answer::Granted(fence))) => (*fence > state.newest)
+            .then_some(State { holder: Some((owner, Some(*fence))), newest: *fence }),
         // Nobody saw the fence; it is at least one above the newest.
-        (None, None) => Some(State {
-            holder: Some((owner, None)),
-            newest: state.newest.saturating_add(1),
-        }),
+        (None, None) => {
+            Some(State { holder: Some((owner, None)), newest: state.newest.saturating_add(1) })
+        }
         _ => None,
     }
 }
@@ -137,10 +126,7 @@ fn holds(state: &State, owner: u32) -> bool {
 }
 
 fn free(state: &State) -> State {
-    State {
-        holder: None,
-        ..*state
-    }
+    State { holder: None, ..*state }
 }
 
 #[cfg(test)]
@@ -181,11 +167,7 @@ mod tests {
     /// Planted bug: SET without NX.
     #[test]
     fn finds_two_holders() {
-        assert!(!legal(&[
-            acquired(1..=2, 1, 1),
-            acquired(3..=4, 2, 2),
-            released(5..=6, 1)
-        ]));
+        assert!(!legal(&[acquired(1..=2, 1, 1), acquired(3..=4, 2, 2), released(5..=6, 1)]));
     }
 
     /// Planted bug: a release that does not compare the token.
@@ -197,13 +179,7 @@ mod tests {
     /// Planted bug: the counter is lost with the key.
     #[test]
     fn finds_a_fence_that_does_not_rise() {
-        let turns = |fence| {
-            [
-                acquired(1..=2, 1, 5),
-                released(3..=4, 1),
-                acquired(5..=6, 2, fence),
-            ]
-        };
+        let turns = |fence| [acquired(1..=2, 1, 5), released(3..=4, 1), acquired(5..=6, 2, fence)];
         assert!(!legal(&turns(5)));
         assert!(!legal(&turns(4)));
         assert!(legal(&turns(6)));
@@ -213,11 +189,7 @@ mod tests {
     #[test]
     fn finds_a_lock_that_stays_shut() {
         let refused = Operation::done(5..=6, Op::Acquire { owner: 2 }, Answer::Held);
-        assert!(!legal(&[
-            acquired(1..=2, 1, 1),
-            released(3..=4, 1),
-            refused
-        ]));
+        assert!(!legal(&[acquired(1..=2, 1, 1), released(3..=4, 1), refused]));
     }
 
     /// Planted bug: an acquire that is not safe to run twice with one token.
@@ -238,20 +210,10 @@ mod tests {
     fn an_unknown_acquire_explains_a_refusal_and_eats_a_fence() {
         let lost = Operation::unknown(3, Op::Acquire { owner: 3 });
         let refused = Operation::done(5..=6, Op::Acquire { owner: 2 }, Answer::Held);
-        assert!(legal(&[
-            acquired(0..=1, 1, 1),
-            released(1..=2, 1),
-            lost.clone(),
-            refused.clone()
-        ]));
+        assert!(legal(&[acquired(0..=1, 1, 1), released(1..=2, 1), lost.clone(), refused.clone()]));
         let cleaned = released(7..=8, 3);
         let after = |fence| {
-            legal(&[
-                lost.clone(),
-                refused.clone(),
-                cleaned.clone(),
-                acquired(9..=9, 4, fence),
-            ])
+            legal(&[lost.clone(), refused.clone(), cleaned.clone(), acquired(9..=9, 4, fence)])
         };
         assert!(after(2));
         assert!(!after(1), "fence 1 can only be the unseen grant's");
@@ -262,9 +224,6 @@ mod tests {
         let expiry = |call| Operation::unknown(call, Op::Expire { owner: 1 });
         let next = acquired(5..=6, 2, 2);
         assert!(legal(&[acquired(1..=2, 1, 1), expiry(4), next.clone()]));
-        assert!(
-            !legal(&[acquired(1..=2, 1, 1), expiry(7), next]),
-            "expired before its deadline"
-        );
+        assert!(!legal(&[acquired(1..=2, 1, 1), expiry(7), next]), "expired before its deadline");
     }
 }

@@ -52,8 +52,7 @@ impl Builder {
     /// Persists to an append-only file with this `appendfsync`: `always`, `everysec` or `no`.
     #[must_use]
     pub fn with_aof(self, appendfsync: &str) -> Self {
-        self.config("appendonly", "yes")
-            .config("appendfsync", appendfsync)
+        self.config("appendonly", "yes").config("appendfsync", appendfsync)
     }
 
     /// Listens with TLS only, with the good server certificate, and requires a client certificate.
@@ -106,16 +105,11 @@ impl Builder {
             if path.is_file() {
                 return Ok(path);
             }
-            bail!(
-                "there is no server at {}; `cargo xtask setup` installs one",
-                path.display()
-            );
+            bail!("there is no server at {}; `cargo xtask setup` installs one", path.display());
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found = NAMES.iter().find_map(|name| {
-            std::env::split_paths(&path)
-                .map(|folder| folder.join(name))
-                .find(|file| file.is_file())
+            std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
         });
         found.context(
             "found no redis-server, which these tests need. Run `cargo xtask setup`, or install \
@@ -184,16 +178,8 @@ pub(crate) fn version(program: &Path) -> Result<Version> {
 }
 
 fn parse(text: &str) -> Option<Version> {
-    let mut parts = text.split('.').map(|part| {
-        part.chars()
-            .take_while(char::is_ascii_digit)
-            .collect::<String>()
-            .parse()
-            .ok()
-    });
-    Some((
-        parts.next()??,
-        parts.next()??,
-        parts.next().flatten().unwrap_or(0),
-    ))
+    let mut parts = text
+        .split('.')
+        .map(|part| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
 }

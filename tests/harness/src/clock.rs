@@ -33,39 +33,25 @@ impl Clock {
             .write(true)
             .open(&path)
             .context("make the file of the clock's offset")?;
-        let clock = Self {
-            library,
-            path,
-            file,
-        };
+        let clock = Self { library, path, file };
         clock.set_offset_us(0)?;
         Ok(clock)
     }
 
     /// What the server's environment must hold.
     pub(crate) fn env(&self) -> Result<[(&'static str, &str); 2]> {
-        let library = self
-            .library
-            .to_str()
-            .context("the folder's name is not UTF-8")?;
-        let path = self
-            .path
-            .to_str()
-            .context("the folder's name is not UTF-8")?;
+        let library = self.library.to_str().context("the folder's name is not UTF-8")?;
+        let path = self.path.to_str().context("the folder's name is not UTF-8")?;
         Ok([("LD_PRELOAD", library), ("COORDINATOR_CLOCK_SHIM", path)])
     }
 
     pub(crate) fn set_offset_us(&self, offset: i64) -> Result<()> {
-        self.file
-            .write_all_at(&offset.to_ne_bytes(), 0)
-            .context("write the clock's offset")
+        self.file.write_all_at(&offset.to_ne_bytes(), 0).context("write the clock's offset")
     }
 
     pub(crate) fn offset_us(&self) -> Result<i64> {
         let mut bytes = [0; 8];
-        self.file
-            .read_exact_at(&mut bytes, 0)
-            .context("read the clock's offset")?;
+        self.file.read_exact_at(&mut bytes, 0).context("read the clock's offset")?;
         Ok(i64::from_ne_bytes(bytes))
     }
 }
@@ -90,9 +76,6 @@ fn compile() -> Result<Vec<u8>> {
         .output()
         .context("the clock shim needs a C compiler, `cc`; try `cargo xtask setup`")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "cc could not compile the clock shim: {said}"
-    );
+    ensure!(output.status.success(), "cc could not compile the clock shim: {said}");
     std::fs::read(&library).context("read the clock shim")
 }

@@ -61,11 +61,7 @@ impl Cluster {
         }
         let first = &self.nodes[0];
         for node in &self.nodes[1..] {
-            run(
-                first,
-                &["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string()],
-            )
-            .await?;
+            run(first, &["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string()]).await?;
         }
         for (i, node) in self.nodes[..self.masters].iter().enumerate() {
             let slots = SLOTS * i / self.masters..SLOTS * (i + 1) / self.masters;
@@ -91,11 +87,7 @@ impl Cluster {
             until(node, async |node| {
                 let info = run(node, &["CLUSTER", "INFO"]).await?;
                 let role = run(node, &["INFO", "replication"]).await?;
-                let wanted = if i < self.masters {
-                    "role:master"
-                } else {
-                    "master_link_status:up"
-                };
+                let wanted = if i < self.masters { "role:master" } else { "master_link_status:up" };
                 let has = |answer: &Resp, text| answer.as_str().is_some_and(|s| s.contains(text));
                 Ok(has(&info, "cluster_state:ok") && has(&role, wanted))
             })
@@ -129,11 +121,7 @@ impl Cluster {
     /// `redis-cluster://127.0.0.1:PORT,127.0.0.1:PORT,…`, all nodes.
     #[must_use]
     pub fn url(&self) -> String {
-        let nodes: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| node.addr().to_string())
-            .collect();
+        let nodes: Vec<String> = self.nodes.iter().map(|node| node.addr().to_string()).collect();
         format!("redis-cluster://{}", nodes.join(","))
     }
 

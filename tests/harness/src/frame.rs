@@ -25,10 +25,7 @@ pub(crate) fn length(buf: &[u8]) -> Result<Option<usize>, NotResp> {
             b'$' | b'=' | b'!' => {
                 // -1 is RESP2's null, which has no body.
                 if let Ok(n) = usize::try_from(number(line)?) {
-                    at = at
-                        .checked_add(n)
-                        .and_then(|end| end.checked_add(2))
-                        .ok_or(NotResp)?;
+                    at = at.checked_add(n).and_then(|end| end.checked_add(2)).ok_or(NotResp)?;
                     if at > buf.len() {
                         return Ok(None);
                     }
@@ -65,9 +62,7 @@ pub(crate) fn take_request(buf: &mut BytesMut) -> Result<Option<(Bytes, Vec<Byte
                 return Ok(None);
             };
             let frame = buf.split_to(end + 1).freeze();
-            let words = frame
-                .split(u8::is_ascii_whitespace)
-                .filter(|word| !word.is_empty());
+            let words = frame.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
             let args = words.map(|word| frame.slice_ref(word)).collect();
             Ok(Some((frame, args)))
         }
@@ -133,10 +128,7 @@ fn header(buf: &[u8], at: usize) -> Result<Option<Header<'_>>, NotResp> {
 }
 
 pub(crate) fn number(line: &[u8]) -> Result<i64, NotResp> {
-    std::str::from_utf8(line)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or(NotResp)
+    std::str::from_utf8(line).ok().and_then(|text| text.parse().ok()).ok_or(NotResp)
 }
 
 fn elements(line: &[u8]) -> Result<usize, NotResp> {
@@ -173,19 +165,9 @@ mod tests {
     #[test]
     fn every_type_ends_where_it_ends() {
         for frame in WHOLE {
-            assert_eq!(
-                length(frame),
-                Ok(Some(frame.len())),
-                "{}",
-                frame.escape_ascii()
-            );
+            assert_eq!(length(frame), Ok(Some(frame.len())), "{}", frame.escape_ascii());
             for cut in 0..frame.len() {
-                assert_eq!(
-                    length(&frame[..cut]),
-                    Ok(None),
-                    "{} {cut}",
-                    frame.escape_ascii()
-                );
+                assert_eq!(length(&frame[..cut]), Ok(None), "{} {cut}", frame.escape_ascii());
             }
         }
         let mut all = BytesMut::from(WHOLE.concat().as_slice());
@@ -197,12 +179,7 @@ mod tests {
 
     #[test]
     fn garbage_is_not_resp() {
-        for garbage in [
-            &b"\x16\x03\x01"[..],
-            b"hello\r\n",
-            b"$x\r\n",
-            b"*1\r\n?1\r\n",
-        ] {
+        for garbage in [&b"\x16\x03\x01"[..], b"hello\r\n", b"$x\r\n", b"*1\r\n?1\r\n"] {
             assert_eq!(length(garbage), Err(NotResp), "{}", garbage.escape_ascii());
         }
     }

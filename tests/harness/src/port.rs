@@ -39,10 +39,7 @@ impl Port {
                 .with_context(|| format!("open {}", path.display()))?;
             let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
             if lock.try_lock().is_ok() && free(number) && free(number + BUS) {
-                return Ok(Self {
-                    number,
-                    _lock: lock,
-                });
+                return Ok(Self { number, _lock: lock });
             }
         }
         bail!("found no free port in {RANGE:?} after 1000 attempts")

@@ -39,9 +39,7 @@ pub(crate) fn spawn(
     command.stdout(output.try_clone().context("share the log")?);
     command.stderr(output.try_clone().context("share the log")?);
     let (answer, answered) = channel();
-    spawner()
-        .send((command, answer))
-        .context("the spawner thread is gone")?;
+    spawner().send((command, answer)).context("the spawner thread is gone")?;
     answered
         .recv()
         .context("the spawner thread is gone")?

@@ -61,9 +61,7 @@ impl Proxy {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn start(upstream: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .context("bind a proxy")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("bind a proxy")?;
         let port = listener.local_addr()?.port();
         let link = Arc::new(Link {
             upstream: Mutex::new(upstream),
@@ -79,11 +77,7 @@ impl Proxy {
         });
         let mut acceptor = JoinSet::new();
         acceptor.spawn(accept(listener, Arc::clone(&link)));
-        Ok(Self {
-            link,
-            port,
-            _acceptor: acceptor,
-        })
+        Ok(Self { link, port, _acceptor: acceptor })
     }
 
     /// The port that clients connect to.

@@ -21,10 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "RESP2 has these five and will have no more"
-)]
+#[expect(clippy::exhaustive_enums, reason = "RESP2 has these five and will have no more")]
 pub enum Resp {
     /// `+OK`; RESP3 doubles and big numbers too.
     Simple(String),
@@ -153,9 +150,7 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("buffered", &self.buf.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("buffered", &self.buf.len()).finish_non_exhaustive()
     }
 }
 
@@ -170,10 +165,7 @@ impl Connection {
     pub async fn tcp(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream: Box::pin(stream),
-            buf: BytesMut::new(),
-        })
+        Ok(Self { stream: Box::pin(stream), buf: BytesMut::new() })
     }
 
     /// Connects over a unix socket.
@@ -185,10 +177,7 @@ impl Connection {
     /// Cancel safe.
     pub async fn unix(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path).await?;
-        Ok(Self {
-            stream: Box::pin(stream),
-            buf: BytesMut::new(),
-        })
+        Ok(Self { stream: Box::pin(stream), buf: BytesMut::new() })
     }
 
     /// Sends a request without waiting for its reply.
@@ -220,9 +209,7 @@ impl Connection {
         loop {
             match frame::take(&mut self.buf) {
                 Ok(Some(frame)) => {
-                    return Resp::decode(&frame)
-                        .map(|(value, _)| value)
-                        .context("not RESP");
+                    return Resp::decode(&frame).map(|(value, _)| value).context("not RESP");
                 }
                 Ok(None) => {}
                 Err(frame::NotResp) => bail!("not RESP: {}", self.buf.escape_ascii()),
@@ -245,8 +232,6 @@ impl Connection {
             self.send(args).await?;
             self.read().await
         };
-        tokio::time::timeout(PATIENCE, answer)
-            .await
-            .context("no answer from the server")?
+        tokio::time::timeout(PATIENCE, answer).await.context("no answer from the server")?
     }
 }

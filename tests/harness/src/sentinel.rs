@@ -51,13 +51,9 @@ impl Sentinel {
         for replica in &servers[1..] {
             let in_step = until(replica, async |replica| {
                 let info = run(replica, &["INFO", "replication"]).await?;
-                Ok(info
-                    .as_str()
-                    .is_some_and(|info| info.contains("master_link_status:up")))
+                Ok(info.as_str().is_some_and(|info| info.contains("master_link_status:up")))
             });
-            timeout(AGREE, in_step)
-                .await
-                .context("a replica did not get in step")??;
+            timeout(AGREE, in_step).await.context("a replica did not get in step")??;
         }
         let mut watching = Vec::new();
         for _ in 0..sentinels {
@@ -65,14 +61,8 @@ impl Sentinel {
             builder.sentinel = true;
             let quorum = sentinels / 2 + 1;
             let sentinel = builder
-                .config(
-                    "sentinel",
-                    &format!("monitor {SERVICE} 127.0.0.1 {port} {quorum}"),
-                )
-                .config(
-                    "sentinel",
-                    &format!("down-after-milliseconds {SERVICE} 500"),
-                )
+                .config("sentinel", &format!("monitor {SERVICE} 127.0.0.1 {port} {quorum}"))
+                .config("sentinel", &format!("down-after-milliseconds {SERVICE} 500"))
                 .config("sentinel", &format!("failover-timeout {SERVICE} 2000"))
                 .config("sentinel", &format!("parallel-syncs {SERVICE} 8"))
                 .start()
@@ -81,19 +71,11 @@ impl Sentinel {
             // Not PING-PERIOD: a replica whose INFO is older than five of those is not promoted,
             // and once the master is down INFO is asked for once a second, whatever was set.
             let command = "SENTINEL DEBUG INFO-PERIOD 200 PUBLISH-PERIOD 200 ASK-PERIOD 200";
-            let _ = sentinel
-                .command(&command.split(' ').collect::<Vec<_>>())
-                .await?;
+            let _ = sentinel.command(&command.split(' ').collect::<Vec<_>>()).await?;
             watching.push(sentinel);
         }
-        let all = Self {
-            servers,
-            sentinels: watching,
-            master: AtomicUsize::new(0),
-        };
-        timeout(AGREE, all.settle())
-            .await
-            .context("the Sentinels did not agree")??;
+        let all = Self { servers, sentinels: watching, master: AtomicUsize::new(0) };
+        timeout(AGREE, all.settle()).await.context("the Sentinels did not agree")??;
         Ok(all)
     }
 
@@ -120,11 +102,7 @@ impl Sentinel {
     /// `redis-sentinel://127.0.0.1:PORT,127.0.0.1:PORT,…/main`, all Sentinels.
     #[must_use]
     pub fn url(&self) -> String {
-        let all: Vec<String> = self
-            .sentinels
-            .iter()
-            .map(|s| s.addr().to_string())
-            .collect();
+        let all: Vec<String> = self.sentinels.iter().map(|s| s.addr().to_string()).collect();
         format!("redis-sentinel://{}/{SERVICE}", all.join(","))
     }
 
@@ -139,11 +117,7 @@ impl Sentinel {
     #[must_use]
     pub fn replicas(&self) -> Vec<&RedisServer> {
         let master = self.master.load(Ordering::SeqCst);
-        let others = self
-            .servers
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != master);
+        let others = self.servers.iter().enumerate().filter(|(i, _)| *i != master);
         others.map(|(_, server)| server).collect()
     }
 
@@ -160,11 +134,7 @@ impl Sentinel {
     /// Cancel safe.
     pub async fn current_master(&self) -> Option<&RedisServer> {
         let mut ports = Vec::new();
-        for sentinel in self
-            .sentinels
-            .iter()
-            .filter(|sentinel| sentinel.pid().is_some())
-        {
+        for sentinel in self.sentinels.iter().filter(|sentinel| sentinel.pid().is_some()) {
             let addr = run(sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]).await;
             ports.push(addr.ok()?.as_array()?.get(1)?.as_int()?);
         }
@@ -172,10 +142,7 @@ impl Sentinel {
         if ports.iter().any(|other| *other != port) {
             return None;
         }
-        let i = self
-            .servers
-            .iter()
-            .position(|server| i64::from(server.port()) == port)?;
+        let i = self.servers.iter().position(|server| i64::from(server.port()) == port)?;
         let role = run(&self.servers[i], &["ROLE"]).await.ok()?;
         if role.as_array()?.first()?.as_str()? != "master" {
             return None;
@@ -203,25 +170,15 @@ impl Sentinel {
                 }
             };
             loop {
-                let mut alive = self
-                    .sentinels
-                    .iter()
-                    .filter(|sentinel| sentinel.pid().is_some());
+                let mut alive = self.sentinels.iter().filter(|sentinel| sentinel.pid().is_some());
                 let sentinel = alive.next().context("no Sentinel is alive")?;
                 // NOGOODSLAVE while its picture of the replicas is too old, INPROG during another.
-                if run(sentinel, &["SENTINEL", "FAILOVER", SERVICE])
-                    .await
-                    .is_ok()
-                {
+                if run(sentinel, &["SENTINEL", "FAILOVER", SERVICE]).await.is_ok() {
                     break;
                 }
                 sleep(Duration::from_millis(100)).await;
             }
-            while self
-                .current_master()
-                .await
-                .is_none_or(|master| master.port() == before)
-            {
+            while self.current_master().await.is_none_or(|master| master.port() == before) {
                 sleep(Duration::from_millis(20)).await;
             }
             Ok(())

@@ -70,10 +70,7 @@ impl RedisServer {
                 builder.render(version, port.number(), folder.path()),
             )
             .context("write redis.conf")?;
-            let clock = builder
-                .clock_shim
-                .then(|| Clock::new(folder.path()))
-                .transpose()?;
+            let clock = builder.clock_shim.then(|| Clock::new(folder.path())).transpose()?;
             let server = Self {
                 child: Mutex::new(None),
                 clock,
@@ -96,11 +93,7 @@ impl RedisServer {
     async fn run(&self) -> Result<()> {
         let conf = self.folder.path().join("redis.conf");
         let conf = conf.to_str().context("the folder's name is not UTF-8")?;
-        let args: &[&str] = if self.builder.sentinel {
-            &[conf, "--sentinel"]
-        } else {
-            &[conf]
-        };
+        let args: &[&str] = if self.builder.sentinel { &[conf, "--sentinel"] } else { &[conf] };
         let env = self.clock.as_ref().map(Clock::env).transpose()?;
         let env = env.as_ref().map_or(&[][..], |env| env.as_slice());
         // Only what this start has to say goes into its error.
@@ -129,11 +122,7 @@ impl RedisServer {
     /// Waits for exactly `+PONG`: a server that still loads answers too, with an error.
     async fn ready(&self) -> Result<()> {
         loop {
-            if let Some(status) = self
-                .child()
-                .as_mut()
-                .and_then(|child| child.try_wait().ok()?)
-            {
+            if let Some(status) = self.child().as_mut().and_then(|child| child.try_wait().ok()?) {
                 bail!("it ended with {status}");
             }
             let answer = async { self.connect().await?.command(&["PING"]).await };
@@ -264,15 +253,9 @@ impl RedisServer {
             Some(path) if self.builder.tls => Connection::unix(&path).await?,
             _ => Connection::tcp(self.addr()).await?,
         };
-        let password = self
-            .builder
-            .directives
-            .iter()
-            .rfind(|(key, _)| key == "requirepass");
+        let password = self.builder.directives.iter().rfind(|(key, _)| key == "requirepass");
         if let Some((_, password)) = password {
-            connection
-                .command(&["AUTH", password.trim_matches('"')])
-                .await?;
+            connection.command(&["AUTH", password.trim_matches('"')]).await?;
         }
         Ok(connection)
     }
@@ -301,9 +284,7 @@ impl RedisServer {
     /// Cancel safe.
     pub async fn calls_of(&self, command: &str) -> u64 {
         let info = self.command(&["INFO", "commandstats"]).await;
-        let info = info
-            .and_then(Resp::ok)
-            .expect("INFO is answered by a running server");
+        let info = info.and_then(Resp::ok).expect("INFO is answered by a running server");
         let prefix = format!("cmdstat_{}:calls=", command.to_lowercase());
         let mut lines = info.as_str().expect("INFO is text").lines();
         let calls = lines.find_map(|line| line.strip_prefix(&prefix)?.split(',').next());
@@ -319,13 +300,8 @@ impl RedisServer {
     /// Not cancel safe: the clock may have moved.
     pub async fn advance_clock(&self, by: Duration) -> Result<()> {
         let us = i64::try_from(by.as_micros()).context("that is too far")?;
-        self.set_offset_us(
-            self.clock()?
-                .offset_us()?
-                .checked_add(us)
-                .context("that is too far")?,
-        )
-        .await
+        self.set_offset_us(self.clock()?.offset_us()?.checked_add(us).context("that is too far")?)
+            .await
     }
 
     /// Sets how far the server's wall clock is from the true one. 0 heals it. When this returns,
@@ -337,15 +313,12 @@ impl RedisServer {
     /// # Cancel safety
     /// Not cancel safe: the clock may have moved.
     pub async fn set_clock_offset_ms(&self, ms: i64) -> Result<()> {
-        self.set_offset_us(ms.checked_mul(1000).context("that is too far")?)
-            .await
+        self.set_offset_us(ms.checked_mul(1000).context("that is too far")?).await
     }
 
     async fn set_offset_us(&self, offset: i64) -> Result<()> {
         let clock = self.clock()?;
-        let running = self
-            .pid()
-            .is_some_and(|pid| process::state(pid) != Some('T'));
+        let running = self.pid().is_some_and(|pid| process::state(pid) != Some('T'));
         if !running {
             return clock.set_offset_us(offset);
         }

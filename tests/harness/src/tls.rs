@@ -49,12 +49,7 @@ impl TlsFiles {
         let folder = folder.as_ref();
         let (ca, ca_path) = authority(folder, "ca", "harness authority")?;
         let (other, other_ca) = authority(folder, "other_ca", "unrelated authority")?;
-        let here = || {
-            leaf(
-                &["localhost", "127.0.0.1"],
-                ExtendedKeyUsagePurpose::ServerAuth,
-            )
-        };
+        let here = || leaf(&["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth);
         let client = || leaf(&["client"], ExtendedKeyUsagePurpose::ClientAuth);
         let mut expired = here()?;
         expired.not_before = date_time_ymd(2000, 1, 1);
@@ -88,9 +83,7 @@ fn authority(folder: &Path, file: &str, name: &str) -> Result<(Authority, PathBu
 fn leaf(names: &[&str], usage: ExtendedKeyUsagePurpose) -> Result<CertificateParams> {
     let mut params =
         CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, names.first().copied().unwrap_or("leaf"));
+    params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("leaf"));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;

@@ -15,10 +15,7 @@ use tokio::time::Instant;
 const POLL: Duration = Duration::from_millis(5);
 
 /// The clock behind the proxy's delays.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the harness has no Clock to take: it IS the world"
-)]
+#[expect(clippy::disallowed_methods, reason = "the harness has no Clock to take: it IS the world")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -67,10 +64,7 @@ pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| {
         let seed = match std::env::var("SEED") {
-            Ok(text) => text
-                .trim()
-                .parse()
-                .expect("SEED must be an unsigned number"),
+            Ok(text) => text.trim().parse().expect("SEED must be an unsigned number"),
             Err(_) => rand::random(),
         };
         // Whether the line could be printed does not matter to the test.

@@ -53,28 +53,12 @@ pub(super) fn of(path: &str, script: &str) -> Vec<Mutant> {
     edits.sort_by_key(|edit| edit.from);
 
     let mut mutants: Vec<Mutant> = Vec::new();
-    for Edit {
-        kind,
-        from,
-        to,
-        text,
-    } in edits
-    {
-        let line = script
-            .lines()
-            .nth(line_at(script, from) - 1)
-            .unwrap_or_default()
-            .trim();
+    for Edit { kind, from, to, text } in edits {
+        let line = script.lines().nth(line_at(script, from) - 1).unwrap_or_default().trim();
         let alike = |mutant: &&Mutant| mutant.kind == kind && mutant.line == line;
         let nth = mutants.iter().filter(alike).count() + 1;
         let text = format!("{}{text}{}", &script[..from], &script[to..]);
-        mutants.push(Mutant {
-            path: path.to_owned(),
-            text,
-            kind,
-            line: line.to_owned(),
-            nth,
-        });
+        mutants.push(Mutant { path: path.to_owned(), text, kind, line: line.to_owned(), nth });
     }
     mutants
 }
@@ -96,24 +80,15 @@ fn comparisons(code: &str) -> Vec<Edit> {
 /// `if c then` becomes `if not (c) then`, unless flipping its one comparison says the same.
 fn conditions(masked: &Masked) -> Vec<Edit> {
     let code = &masked.code;
-    let each = find_word(code, "if")
-        .chain(find_word(code, "elseif"))
-        .filter_map(|at| {
-            let from = at + code[at..].find("if")? + 2;
-            let to = from + find_word(&code[from..], "then").next()?;
-            let condition = &code[from..to];
-            let joined = ["and", "or"]
-                .iter()
-                .any(|word| find_word(condition, word).next().is_some());
-            let compares = condition.contains("==") || condition.contains("~=");
-            let text = format!(" not ({}) ", masked.uncommented[from..to].trim());
-            (joined || !compares).then_some(Edit {
-                kind: "negate",
-                from,
-                to,
-                text,
-            })
-        });
+    let each = find_word(code, "if").chain(find_word(code, "elseif")).filter_map(|at| {
+        let from = at + code[at..].find("if")? + 2;
+        let to = from + find_word(&code[from..], "then").next()?;
+        let condition = &code[from..to];
+        let joined = ["and", "or"].iter().any(|word| find_word(condition, word).next().is_some());
+        let compares = condition.contains("==") || condition.contains("~=");
+        let text = format!(" not ({}) ", masked.uncommented[from..to].trim());
+        (joined || !compares).then_some(Edit { kind: "negate", from, to, text })
+    });
     each.collect()
 }
 
@@ -134,23 +109,14 @@ fn extremes(code: &str) -> Vec<Edit> {
 /// A key's time to live is forgotten: `, 'PX', ttl` goes.
 fn lifetimes(masked: &Masked) -> Vec<Edit> {
     let Masked { code, uncommented } = masked;
-    let options = [
-        "'PX'", "'EX'", "'PXAT'", "'EXAT'", "\"PX\"", "\"EX\"", "\"PXAT\"", "\"EXAT\"",
-    ];
+    let options = ["'PX'", "'EX'", "'PXAT'", "'EXAT'", "\"PX\"", "\"EX\"", "\"PXAT\"", "\"EXAT\""];
     let each = options.into_iter().flat_map(|option| {
-        uncommented
-            .match_indices(option)
-            .filter_map(move |(at, _)| {
-                let from = code[..at].trim_end().strip_suffix(',')?.len();
-                let value = at + option.len() + code[at + option.len()..].find(',')? + 1;
-                let to = value + argument(&code[value..])?;
-                Some(Edit {
-                    kind: "drop ttl",
-                    from,
-                    to,
-                    text: String::new(),
-                })
-            })
+        uncommented.match_indices(option).filter_map(move |(at, _)| {
+            let from = code[..at].trim_end().strip_suffix(',')?.len();
+            let value = at + option.len() + code[at + option.len()..].find(',')? + 1;
+            let to = value + argument(&code[value..])?;
+            Some(Edit { kind: "drop ttl", from, to, text: String::new() })
+        })
     });
     each.collect()
 }
@@ -177,15 +143,10 @@ fn statements(code: &str) -> Vec<Edit> {
         let before = code[..from].trim_end();
         let word: String = before.chars().rev().take_while(|&c| is_word(c)).collect();
         let word: String = word.chars().rev().collect();
-        let own_line = code[..from]
-            .rsplit('\n')
-            .next()
-            .is_some_and(|line| line.trim().is_empty());
+        let own_line = code[..from].rsplit('\n').next().is_some_and(|line| line.trim().is_empty());
         let continued = before.ends_with(['=', ',', '(', '{', '+', '-', '*', '/', '.', '<', '>'])
             || ["and", "or", "not", "return", "in"].contains(&word.as_str());
-        let used = code[to..]
-            .trim_start()
-            .starts_with(['[', '.', '+', '-', '=', '~']);
+        let used = code[to..].trim_start().starts_with(['[', '.', '+', '-', '=', '~']);
         let statement = own_line || ["then", "do", "else"].contains(&word.as_str());
         (statement && !continued && !used).then(|| Edit {
             kind: "delete",
@@ -202,10 +163,7 @@ mod tests {
     use super::*;
 
     fn mutated(line: &str) -> Vec<(&'static str, String)> {
-        of("crates/p/src/redis/a.lua", line)
-            .into_iter()
-            .map(|m| (m.kind, m.text))
-            .collect()
+        of("crates/p/src/redis/a.lua", line).into_iter().map(|m| (m.kind, m.text)).collect()
     }
 
     fn one(line: &str, kind: &'static str, broken: &str) {
@@ -215,35 +173,20 @@ mod tests {
     #[test]
     fn a_comparison_is_flipped_once() {
         one("if t == ARGV[1] then", "flip", "if t ~= ARGV[1] then");
-        one(
-            "return t ~= ARGV[1] -- a == b",
-            "flip",
-            "return t == ARGV[1] -- a == b",
-        );
+        one("return t ~= ARGV[1] -- a == b", "flip", "return t == ARGV[1] -- a == b");
     }
 
     #[test]
     fn a_condition_is_negated_where_a_flip_does_not_do_it() {
         one("if held then", "negate", "if not (held) then");
-        one(
-            "elseif\n f('then') < 1 then",
-            "negate",
-            "elseif not (f('then') < 1) then",
-        );
+        one("elseif\n f('then') < 1 then", "negate", "elseif not (f('then') < 1) then");
         let both = mutated("if a and b == 1 then");
-        assert_eq!(
-            both.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
-            ["negate", "flip"]
-        );
+        assert_eq!(both.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), ["negate", "flip"]);
     }
 
     #[test]
     fn the_larger_becomes_the_smaller() {
-        one(
-            "local f = math.max(a, b)",
-            "swap",
-            "local f = math.min(a, b)",
-        );
+        one("local f = math.max(a, b)", "swap", "local f = math.min(a, b)");
     }
 
     #[test]
@@ -253,21 +196,13 @@ mod tests {
             "drop ttl",
             "return redis.call('SET', k, v, 'NX')",
         );
-        one(
-            "x = redis.call('SET', k, v, 'PX', ttl)",
-            "drop ttl",
-            "x = redis.call('SET', k, v)",
-        );
+        one("x = redis.call('SET', k, v, 'PX', ttl)", "drop ttl", "x = redis.call('SET', k, v)");
     }
 
     #[test]
     fn a_call_for_its_effect_is_deleted_and_one_for_its_answer_is_not() {
         one("redis.call('DEL',\n f(k))\n", "delete", "\n");
-        one(
-            "for _ in x do redis.call('DEL', k) end",
-            "delete",
-            "for _ in x do  end",
-        );
+        one("for _ in x do redis.call('DEL', k) end", "delete", "for _ in x do  end");
         for read in [
             "local a = redis.call('GET', k)",
             "return redis.call('GET', k)",
@@ -281,10 +216,7 @@ mod tests {
     #[test]
     fn equal_lines_are_told_apart_and_comments_are_left_alone() {
         let twice = "redis.call('DEL', k)\nredis.call('DEL', k)\n-- redis.call('DEL', k)\n";
-        let names: Vec<_> = of("crates/p/a.lua", twice)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let names: Vec<_> = of("crates/p/a.lua", twice).iter().map(ToString::to_string).collect();
         assert_eq!(
             names,
             [

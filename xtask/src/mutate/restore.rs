@@ -25,11 +25,7 @@ impl Mutated {
         fs::create_dir_all(COPY)?;
         fs::write(copy("text"), &original)?;
         fs::write(copy("path"), path)?;
-        let mutated = Self {
-            path: path.into(),
-            original,
-            restored: false,
-        };
+        let mutated = Self { path: path.into(), original, restored: false };
         fs::write(&mutated.path, text).with_context(|| format!("cannot write {path}"))?;
         Ok(mutated)
     }
@@ -63,10 +59,8 @@ fn copy(name: &str) -> PathBuf {
 
 /// Puts back what an earlier run left broken because it was killed.
 pub(super) fn after_a_kill() -> Result<()> {
-    let (Ok(path), Ok(text)) = (
-        fs::read_to_string(copy("path")),
-        fs::read_to_string(copy("text")),
-    ) else {
+    let (Ok(path), Ok(text)) = (fs::read_to_string(copy("path")), fs::read_to_string(copy("text")))
+    else {
         return Ok(());
     };
     println!("an earlier run was killed: putting {path} back");

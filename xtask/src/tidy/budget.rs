@@ -12,16 +12,10 @@ const LIMIT: usize = 36;
 pub(crate) fn check(metadata: &Metadata) -> Result<bool> {
     let mut tree = process::cargo(&["tree", "--edges", "normal", "--prefix", "none"]);
     tree.args(["--package", CRATE, "--no-default-features"]);
-    let ours: Vec<_> = metadata
-        .members()
-        .map(|package| package.name.as_str())
-        .collect();
+    let ours: Vec<_> = metadata.members().map(|package| package.name.as_str()).collect();
     let tree = process::output(&mut tree)?;
     let crates = third_party(&tree, &ours);
-    println!(
-        "{CRATE} --no-default-features: {} of {LIMIT} third-party crates",
-        crates.len()
-    );
+    println!("{CRATE} --no-default-features: {} of {LIMIT} third-party crates", crates.len());
     let refused = refusals(&crates);
     for refusal in &refused {
         println!("{refusal}");
@@ -64,12 +58,7 @@ mod tests {
     #[test]
     fn the_37th_crate_and_url_are_refused() {
         let names: Vec<_> = (0..37).map(|n| format!("c{n}")).collect();
-        let crates = |n: usize| {
-            names[..n]
-                .iter()
-                .map(|name| (name.as_str(), "v1"))
-                .collect()
-        };
+        let crates = |n: usize| names[..n].iter().map(|name| (name.as_str(), "v1")).collect();
         assert!(refusals(&crates(36)).is_empty());
         assert_eq!(refusals(&crates(37)).len(), 1);
         assert_eq!(refusals(&[("url", "v2")].into()).len(), 1);

@@ -33,15 +33,9 @@ pub(crate) fn check(metadata: &Metadata) -> Vec<Finding> {
         }
     }
     let from_git = |source: &Option<String>| source.as_ref().is_some_and(|s| s.starts_with("git+"));
-    for package in metadata
-        .packages
-        .iter()
-        .filter(|package| from_git(&package.source))
-    {
-        let what = format!(
-            "{} {} comes from git, not from a registry",
-            package.name, package.version
-        );
+    for package in metadata.packages.iter().filter(|package| from_git(&package.source)) {
+        let what =
+            format!("{} {} comes from git, not from a registry", package.name, package.version);
         findings.push(finding(package, "source", what));
     }
     findings
@@ -51,39 +45,26 @@ fn refusal(package: &Package, dependency: &Dependency, known: Option<&Package>) 
     let (from, to) = (package.name.as_str(), dependency.name.as_str());
     let normal = dependency.kind.as_deref() != Some("dev");
     if to == "fred" && from != "coordinator-core" {
-        return Some(format!(
-            "only coordinator-core depends on fred, and {from} does"
-        ));
+        return Some(format!("only coordinator-core depends on fred, and {from} does"));
     }
     if from == "coordinator-checkers" && normal {
         return Some(format!("{from} is pure: std alone, without {to}"));
     }
     let known = known?;
     if ["coordinator-harness", "xtask"].contains(&from) {
-        return Some(format!(
-            "{from} depends on none of ours, and it does on {to}"
-        ));
+        return Some(format!("{from} depends on none of ours, and it does on {to}"));
     }
     if package.is_crate() && known.is_crate() && layer(to) >= layer(from) {
-        return Some(format!(
-            "{from} must not depend on {to}: a crate imports only lower layers"
-        ));
+        return Some(format!("{from} must not depend on {to}: a crate imports only lower layers"));
     }
     if package.is_crate() && !known.is_crate() && normal {
-        return Some(format!(
-            "{to} is for tests: {from} takes it in [dev-dependencies] alone"
-        ));
+        return Some(format!("{to} is for tests: {from} takes it in [dev-dependencies] alone"));
     }
     None
 }
 
 fn finding(package: &Package, rule: &'static str, what: String) -> Finding {
-    Finding {
-        path: package.manifest_path.clone(),
-        line: None,
-        rule,
-        what,
-    }
+    Finding { path: package.manifest_path.clone(), line: None, rule, what }
 }
 
 #[cfg(test)]
@@ -110,16 +91,10 @@ mod tests {
     /// The findings in the workspace as it should be, with `changed` in place of its namesake.
     fn rules(changed: Package) -> Vec<&'static str> {
         let mut members = vec![
-            package(
-                "crates/coordinator-core",
-                &[("fred", None), ("tokio", None)],
-            ),
+            package("crates/coordinator-core", &[("fred", None), ("tokio", None)]),
             package(
                 "crates/coordinator-locks",
-                &[
-                    ("coordinator-core", None),
-                    ("coordinator-harness", Some("dev")),
-                ],
+                &[("coordinator-core", None), ("coordinator-harness", Some("dev"))],
             ),
             package("crates/coordinator-cache", &[("coordinator-core", None)]),
             package(
@@ -127,24 +102,15 @@ mod tests {
                 &[("coordinator-core", None), ("coordinator-locks", None)],
             ),
             package("crates/coordinator-web", &[("coordinator", None)]),
-            package(
-                "crates/coordinator-cli",
-                &[("coordinator", None), ("coordinator-web", None)],
-            ),
-            package(
-                "tests/coordinator-tests",
-                &[("coordinator", None), ("coordinator-cli", None)],
-            ),
+            package("crates/coordinator-cli", &[("coordinator", None), ("coordinator-web", None)]),
+            package("tests/coordinator-tests", &[("coordinator", None), ("coordinator-cli", None)]),
             package("tests/coordinator-harness", &[("tokio", None)]),
             package("tests/coordinator-checkers", &[]),
             package("xtask", &[("clap", None)]),
         ];
         members.retain(|member| member.name != changed.name);
         members.push(changed);
-        check(&Metadata::planted(members, Vec::new()))
-            .iter()
-            .map(|found| found.rule)
-            .collect()
+        check(&Metadata::planted(members, Vec::new())).iter().map(|found| found.rule).collect()
     }
 
     #[test]
@@ -164,27 +130,17 @@ mod tests {
             ("xtask", "coordinator-core"),
         ] {
             for kind in [None, Some("dev"), Some("build")] {
-                assert_eq!(
-                    rules(package(from, &[(to, kind)])),
-                    ["layering"],
-                    "{from} → {to}"
-                );
+                assert_eq!(rules(package(from, &[(to, kind)])), ["layering"], "{from} → {to}");
             }
         }
     }
 
     #[test]
     fn fred_anywhere_but_in_core_is_found() {
-        for from in [
-            "crates/coordinator-locks",
-            "crates/coordinator-cli",
-            "tests/coordinator-tests",
-        ] {
-            assert_eq!(
-                rules(package(from, &[("fred", Some("dev"))])),
-                ["layering"],
-                "{from}"
-            );
+        for from in
+            ["crates/coordinator-locks", "crates/coordinator-cli", "tests/coordinator-tests"]
+        {
+            assert_eq!(rules(package(from, &[("fred", Some("dev"))])), ["layering"], "{from}");
         }
     }
 
@@ -205,9 +161,6 @@ mod tests {
         let mut stray = package("elsewhere/stray", &[]);
         stray.source = Some("git+https://example.org/stray".to_owned());
         let found = check(&Metadata::planted(Vec::new(), vec![stray]));
-        assert_eq!(
-            found.iter().map(|finding| finding.rule).collect::<Vec<_>>(),
-            ["source"]
-        );
+        assert_eq!(found.iter().map(|finding| finding.rule).collect::<Vec<_>>(), ["source"]);
     }
 }

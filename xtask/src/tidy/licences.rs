@@ -21,10 +21,7 @@ pub(crate) fn check(metadata: &Metadata, deny_toml: &str) -> Vec<Finding> {
                 "{} {} is under `{}`, which deny.toml does not allow",
                 package.name,
                 package.version,
-                package
-                    .license
-                    .as_deref()
-                    .unwrap_or("a licence it does not name")
+                package.license.as_deref().unwrap_or("a licence it does not name")
             ),
         })
         .collect()
@@ -32,9 +29,7 @@ pub(crate) fn check(metadata: &Metadata, deny_toml: &str) -> Vec<Finding> {
 
 /// The strings of `allow = […]` in the section `[licenses]`.
 fn allow_list(deny_toml: &str) -> Vec<&str> {
-    let section = deny_toml
-        .split_once("[licenses]")
-        .map_or("", |(_, section)| section);
+    let section = deny_toml.split_once("[licenses]").map_or("", |(_, section)| section);
     let list = section.split_once("allow = [").map_or("", |(_, list)| list);
     let list = list.split(']').next().unwrap_or_default();
     list.split('"').skip(1).step_by(2).collect()
@@ -43,10 +38,7 @@ fn allow_list(deny_toml: &str) -> Vec<&str> {
 /// Whether an SPDX expression can be satisfied with the allowed licences alone. The slash of old
 /// (`MIT/Apache-2.0`) means OR. An exception (`WITH …`) only adds permissions.
 fn permits(expression: &str, allowed: &[&str]) -> bool {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words = spaced.split_whitespace().peekable();
     let permitted = any(&mut words, allowed);
     permitted == Some(true) && words.next().is_none()
@@ -99,14 +91,9 @@ mod tests {
         ] {
             assert!(permits(yes, &allowed), "{yes}");
         }
-        for no in [
-            "",
-            "GPL-3.0",
-            "MIT AND GPL-3.0",
-            "(MIT OR",
-            "MIT MIT",
-            "GPL-3.0 OR (MIT AND ISC)",
-        ] {
+        for no in
+            ["", "GPL-3.0", "MIT AND GPL-3.0", "(MIT OR", "MIT MIT", "GPL-3.0 OR (MIT AND ISC)"]
+        {
             assert!(!permits(no, &allowed), "{no}");
         }
     }
@@ -121,13 +108,6 @@ mod tests {
         };
         let found =
             |license| check(&Metadata::planted(Vec::new(), vec![package(license)]), deny).len();
-        assert_eq!(
-            [
-                found(Some("MIT AND ISC")),
-                found(Some("GPL-3.0")),
-                found(None)
-            ],
-            [0, 1, 1]
-        );
+        assert_eq!([found(Some("MIT AND ISC")), found(Some("GPL-3.0")), found(None)], [0, 1, 1]);
     }
 }

@@ -24,10 +24,7 @@ pub(crate) fn check(sources: &[Source]) -> Vec<Finding> {
 
 /// The comment lines a script opens with, without their dashes.
 fn header_lines(text: &str) -> Vec<&str> {
-    text.lines()
-        .map_while(|line| line.strip_prefix("--"))
-        .map(str::trim)
-        .collect()
+    text.lines().map_while(|line| line.strip_prefix("--")).map(str::trim).collect()
 }
 
 fn header(script: &Source) -> Vec<Finding> {
@@ -40,10 +37,7 @@ fn header(script: &Source) -> Vec<Finding> {
         miss("the header begins with what the script is for".to_owned());
     }
     for label in ["Answer:", "Safe to run twice:"] {
-        if !lines.iter().any(|line| {
-            line.strip_prefix(label)
-                .is_some_and(|said| !said.is_empty())
-        }) {
+        if !lines.iter().any(|line| line.strip_prefix(label).is_some_and(|said| !said.is_empty())) {
             miss(format!("the header has no `{label} …`"));
         }
     }
@@ -55,19 +49,11 @@ fn header(script: &Source) -> Vec<Finding> {
             miss(format!("the header has no line `{table}[{index}] …`"));
         }
         if uses.computed && !said.computed {
-            miss(format!(
-                "the header has no line `{table}[i] …` for the indices it computes"
-            ));
+            miss(format!("the header has no line `{table}[i] …` for the indices it computes"));
         }
-        for index in said
-            .numbers
-            .iter()
-            .filter(|index| !uses.numbers.contains(index))
-        {
+        for index in said.numbers.iter().filter(|index| !uses.numbers.contains(index)) {
             if !uses.computed {
-                miss(format!(
-                    "the header tells of {table}[{index}], which the script never uses"
-                ));
+                miss(format!("the header tells of {table}[{index}], which the script never uses"));
             }
         }
     }
@@ -105,9 +91,7 @@ impl Uses {
 
     /// Reads the `[…]` that follows the table's name.
     fn add(&mut self, rest: &str) {
-        let inner = rest
-            .strip_prefix('[')
-            .and_then(|rest| rest.split(']').next());
+        let inner = rest.strip_prefix('[').and_then(|rest| rest.split(']').next());
         let inner = inner.unwrap_or_default().trim();
         match inner.parse() {
             Ok(number) if !self.numbers.contains(&number) => self.numbers.push(number),
@@ -170,35 +154,21 @@ fn body(script: &Source) -> Vec<Finding> {
 fn command<'a>(code: &str, uncommented: &'a str) -> Option<&'a str> {
     let open = code.find('(')?;
     let close = closing(code, open)?;
-    let first = code[open..close]
-        .find(',')
-        .map_or(close, |comma| open + comma);
+    let first = code[open..close].find(',').map_or(close, |comma| open + comma);
     let argument = uncommented[open + 1..first].trim();
-    let text = argument
-        .strip_prefix(['\'', '"'])?
-        .strip_suffix(['\'', '"'])?;
+    let text = argument.strip_prefix(['\'', '"'])?.strip_suffix(['\'', '"'])?;
     (!text.is_empty()).then_some(text)
 }
 
 fn registration(script: &Source, sources: &[Source], keys: &str) -> Vec<Finding> {
     let mut parts = script.path.splitn(3, '/');
-    let (root, name) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
+    let (root, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let folder = format!("{root}/{name}/");
-    let rust = sources
-        .iter()
-        .filter(|source| source.path.starts_with(&folder) && source.is("rs"));
-    let rust: Vec<_> = rust
-        .map(|source| (source, mask::rust(&source.text)))
-        .collect();
+    let rust = sources.iter().filter(|source| source.path.starts_with(&folder) && source.is("rs"));
+    let rust: Vec<_> = rust.map(|source| (source, mask::rust(&source.text))).collect();
 
     let declared = rust.iter().find_map(|(source, masked)| {
-        let folder = source
-            .path
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
+        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let relative = script.path.strip_prefix(folder)?.strip_prefix('/')?;
         declaration(&masked.uncommented, relative)
     });
@@ -208,24 +178,13 @@ fn registration(script: &Source, sources: &[Source], keys: &str) -> Vec<Finding>
         return vec![script.at(1, "unused", what)];
     };
     let mut findings = Vec::new();
-    let file = script
-        .path
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(".lua");
+    let file = script.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".lua");
     let expected = format!("{}.{file}", name.trim_start_matches("coordinator-"));
     if declared.name != expected {
-        let what = format!(
-            "its script is named `{}`, the file says `{expected}`",
-            declared.name
-        );
+        let what = format!("its script is named `{}`, the file says `{expected}`", declared.name);
         findings.push(script.at(1, "name", what));
     }
-    if !rust
-        .iter()
-        .any(|(_, masked)| lists(&masked.code, declared.ident))
-    {
+    if !rust.iter().any(|(_, masked)| lists(&masked.code, declared.ident)) {
         let what = format!("`{}` is not in its crate's `SCRIPTS`", declared.ident);
         findings.push(script.at(1, "unlisted", what));
     }
@@ -293,10 +252,7 @@ pub static SCRIPTS: &[&Script] = &[&ACQUIRE];
             Source::planted("crates/coordinator-locks/src/redis.rs", adapter),
             Source::planted("docs/keys.md", keys),
         ];
-        check(&sources)
-            .into_iter()
-            .map(|finding| finding.rule)
-            .collect()
+        check(&sources).into_iter().map(|finding| finding.rule).collect()
     }
 
     fn script(script: &str) -> Vec<&'static str> {
@@ -316,10 +272,7 @@ pub static SCRIPTS: &[&Script] = &[&ACQUIRE];
             let without = SCRIPT.replace(&format!("{line}\n"), "");
             assert_eq!(script(&without), ["header"], "without {line}");
         }
-        assert_eq!(
-            script(&SCRIPT.replace("Answer: {1, fence}", "Answer:")),
-            ["header"]
-        );
+        assert_eq!(script(&SCRIPT.replace("Answer: {1, fence}", "Answer:")), ["header"]);
     }
 
     #[test]
@@ -361,9 +314,6 @@ pub static SCRIPTS: &[&Script] = &[&ACQUIRE];
         assert_eq!(rules(SCRIPT, &unlisted, "locks.acquire"), ["unlisted"]);
         let misnamed = ADAPTER.replace("locks.acquire", "locks.take");
         assert_eq!(rules(SCRIPT, &misnamed, "locks.take"), ["name"]);
-        assert_eq!(
-            rules(SCRIPT, ADAPTER, "locks.acquire_all"),
-            ["undocumented"]
-        );
+        assert_eq!(rules(SCRIPT, ADAPTER, "locks.acquire_all"), ["undocumented"]);
     }
 }

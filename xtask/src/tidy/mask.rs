@@ -37,24 +37,13 @@ fn mask(source: &str, next: fn(&str, usize) -> (Stretch, usize)) -> Masked {
         let end = (at + length.max(1)).min(source.len());
         for &byte in &source.as_bytes()[at..end] {
             let blank = if byte == b'\n' { b'\n' } else { b' ' };
-            code.push(if stretch == Stretch::Code {
-                byte
-            } else {
-                blank
-            });
-            uncommented.push(if stretch == Stretch::Comment {
-                blank
-            } else {
-                byte
-            });
+            code.push(if stretch == Stretch::Code { byte } else { blank });
+            uncommented.push(if stretch == Stretch::Comment { blank } else { byte });
         }
         at = end;
     }
     let text = |bytes| String::from_utf8(bytes).expect("stretches end where characters end");
-    Masked {
-        code: text(code),
-        uncommented: text(uncommented),
-    }
+    Masked { code: text(code), uncommented: text(uncommented) }
 }
 
 fn rust_stretch(source: &str, at: usize) -> (Stretch, usize) {
@@ -71,9 +60,7 @@ fn rust_stretch(source: &str, at: usize) -> (Stretch, usize) {
     if let Some(hashes) = raw_string(source, at) {
         let close = format!("\"{}", "#".repeat(hashes));
         let open = hashes + 2;
-        let end = rest[open..]
-            .find(&close)
-            .map_or(rest.len(), |end| open + end + close.len());
+        let end = rest[open..].find(&close).map_or(rest.len(), |end| open + end + close.len());
         return (Stretch::Text, end);
     }
     if let Some(inside) = rest.strip_prefix('\'') {
@@ -149,14 +136,12 @@ pub(crate) fn is_word(c: char) -> bool {
 
 /// The offsets at which `word` stands in `text` as a word of its own.
 pub(crate) fn find_word<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    text.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| {
-            let inner = |c: char| is_word(c);
-            let first = word.starts_with(is_word) && text[..at].ends_with(inner);
-            let last = word.ends_with(is_word) && text[at + word.len()..].starts_with(inner);
-            !first && !last
-        })
+    text.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        let inner = |c: char| is_word(c);
+        let first = word.starts_with(is_word) && text[..at].ends_with(inner);
+        let last = word.ends_with(is_word) && text[at + word.len()..].starts_with(inner);
+        !first && !last
+    })
 }
 
 /// The offset of what closes the bracket that stands at `open`. `code` must be masked.
@@ -193,10 +178,7 @@ mod tests {
         assert_eq!(masked.uncommented.len(), source.len());
         assert_eq!(
             masked.code.split_whitespace().collect::<Vec<_>>(),
-            ["a", "r", "'i:", "x", "fred"]
-                .into_iter()
-                .filter(|w| *w != "r")
-                .collect::<Vec<_>>()
+            ["a", "r", "'i:", "x", "fred"].into_iter().filter(|w| *w != "r").collect::<Vec<_>>()
         );
         assert_eq!(find_word(&masked.code, "fred").count(), 1);
         assert!(masked.uncommented.contains("g \" h") && !masked.uncommented.contains('c'));
@@ -213,10 +195,7 @@ mod tests {
     #[test]
     fn a_word_is_not_found_inside_another() {
         assert_eq!(find_word("alfred fred_x fred::y (fred)", "fred").count(), 2);
-        assert_eq!(
-            find_word("locks.acquire_all locks.acquire.", "locks.acquire").count(),
-            1
-        );
+        assert_eq!(find_word("locks.acquire_all locks.acquire.", "locks.acquire").count(), 1);
     }
 
     #[test]

@@ -21,13 +21,8 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
 }
 
 fn opening(source: &Source) -> Option<Finding> {
-    (!source.text.starts_with("//! ")).then(|| {
-        source.at(
-            1,
-            "opening",
-            "a file opens with `//!`: what it is, and what it is not",
-        )
-    })
+    (!source.text.starts_with("//! "))
+        .then(|| source.at(1, "opening", "a file opens with `//!`: what it is, and what it is not"))
 }
 
 fn size(source: &Source, tests: &TestLines) -> Vec<Finding> {
@@ -57,17 +52,10 @@ pub(crate) fn long_lines(source: &Source) -> Vec<Finding> {
         let row = line.trim_start_matches(['/', '!', ' ']).starts_with('|');
         line.chars().count() > LINE_CHARS && !line.contains("://") && !row
     };
-    let lines = source
-        .text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| too_long(line));
+    let lines = source.text.lines().enumerate().filter(|(_, line)| too_long(line));
     lines
         .map(|(index, line)| {
-            let what = format!(
-                "{} characters, a line has {LINE_CHARS}",
-                line.chars().count()
-            );
+            let what = format!("{} characters, a line has {LINE_CHARS}", line.chars().count());
             source.at(index + 1, "line", what)
         })
         .collect()
@@ -84,11 +72,7 @@ fn forbidden(source: &Source, masked: &Masked, tests: &TestLines) -> Vec<Finding
         let what = format!("`{word}…)` has no place in the repository");
         each(word, "unfinished", &what);
     }
-    each(
-        "#[ignore",
-        "ignored",
-        "a test that is off: mend it or remove it",
-    );
+    each("#[ignore", "ignored", "a test that is off: mend it or remove it");
     for at in find_word(&masked.code, "sleep(Duration::from_secs") {
         let line = line_at(&masked.code, at);
         // A clock's own `.sleep(…)` may pass: on a manual clock nobody waits.
@@ -119,12 +103,7 @@ fn forbidden(source: &Source, masked: &Masked, tests: &TestLines) -> Vec<Finding
 fn attributes(source: &Source, masked: &Masked) -> Vec<Finding> {
     let mut findings = Vec::new();
     for at in masked.code.match_indices('#').map(|(at, _)| at) {
-        let open = at
-            + if masked.code[at + 1..].starts_with('!') {
-                2
-            } else {
-                1
-            };
+        let open = at + if masked.code[at + 1..].starts_with('!') { 2 } else { 1 };
         if !masked.code[open..].starts_with('[') {
             continue;
         }
@@ -158,25 +137,16 @@ impl TestLines {
         let whole_file = path.ends_with("/tests.rs")
             || path.contains("/src/tests/")
             || (path.starts_with("crates/") && path.contains("/tests/"))
-            || ["tests/it/", "tests/chaos/"]
-                .iter()
-                .any(|folder| path.starts_with(folder));
+            || ["tests/it/", "tests/chaos/"].iter().any(|folder| path.starts_with(folder));
         let ranges = code.match_indices("#[cfg(").filter_map(|(at, _)| {
             let end = closing(code, at + 1)?;
             let condition = &code[at..end];
             let positive = find_word(condition, "test").next()? > 0 && !condition.contains("not(");
             let body = end + code[end..].find(['{', ';'])?;
-            let last = if code[body..].starts_with('{') {
-                closing(code, body)?
-            } else {
-                body
-            };
+            let last = if code[body..].starts_with('{') { closing(code, body)? } else { body };
             positive.then(|| line_at(code, at)..=line_at(code, last))
         });
-        Self {
-            whole_file,
-            ranges: ranges.collect(),
-        }
+        Self { whole_file, ranges: ranges.collect() }
     }
 
     fn contain(&self, line: usize) -> bool {
@@ -190,11 +160,7 @@ mod tests {
 
     fn rules(path: &str, text: &str) -> Vec<&'static str> {
         let source = Source::planted(path, text);
-        check(&source)
-            .into_iter()
-            .chain(long_lines(&source))
-            .map(|finding| finding.rule)
-            .collect()
+        check(&source).into_iter().chain(long_lines(&source)).map(|finding| finding.rule).collect()
     }
 
     const LIB: &str = "crates/coordinator-locks/src/locks.rs";
@@ -217,10 +183,7 @@ mod tests {
     #[test]
     fn unfinished_code_is_found() {
         for planted in ["todo!()", "unimplemented!(\"x\")", "dbg!(1)"] {
-            assert_eq!(
-                rules(LIB, &format!("//! A.\nfn a() {{ {planted} }}\n")),
-                ["unfinished"]
-            );
+            assert_eq!(rules(LIB, &format!("//! A.\nfn a() {{ {planted} }}\n")), ["unfinished"]);
         }
     }
 
@@ -229,14 +192,8 @@ mod tests {
         let body = |lines: usize| format!("//! A.\n{}", "fn a() {}\n".repeat(lines - 1));
         assert_eq!(rules(LIB, &body(600)), [""; 0]);
         assert_eq!(rules(LIB, &body(601)), ["size"]);
-        assert_eq!(
-            rules("crates/coordinator-locks/src/tests.rs", &body(601)),
-            [""; 0]
-        );
-        let module = format!(
-            "{}#[cfg(test)]\nmod tests {{\n fn b() {{}}\n}}\n",
-            body(600)
-        );
+        assert_eq!(rules("crates/coordinator-locks/src/tests.rs", &body(601)), [""; 0]);
+        let module = format!("{}#[cfg(test)]\nmod tests {{\n fn b() {{}}\n}}\n", body(600));
         assert_eq!(rules(LIB, &module), [""; 0]);
         let module = module.replace("cfg(test)", "cfg(not(test))");
         assert_eq!(rules(LIB, &module), ["size"]);
@@ -255,30 +212,18 @@ mod tests {
     fn a_long_line_is_found_and_a_link_is_not() {
         assert_eq!(rules(LIB, &format!("//! {}\n", "é".repeat(96))), [""; 0]);
         assert_eq!(rules(LIB, &format!("//! {}\n", "é".repeat(97))), ["line"]);
-        assert_eq!(
-            rules(LIB, &format!("//! https://{}\n", "a".repeat(97))),
-            [""; 0]
-        );
+        assert_eq!(rules(LIB, &format!("//! https://{}\n", "a".repeat(97))), [""; 0]);
         assert_eq!(rules(LIB, &format!("//! | {}\n", "a".repeat(97))), [""; 0]);
     }
 
     #[test]
     fn tests_that_wait_or_are_off_or_are_named_test_are_found() {
         let module = |body: &str| format!("//! A.\n#[cfg(test)]\nmod tests {{\n{body}\n}}\n");
-        assert_eq!(
-            rules(LIB, &module("#[test]\n#[ignore = \"slow\"]\nfn a() {}")),
-            ["ignored"]
-        );
-        assert_eq!(
-            rules(LIB, &module("fn a() { sleep(Duration::from_secs(1)) }")),
-            ["sleep"]
-        );
+        assert_eq!(rules(LIB, &module("#[test]\n#[ignore = \"slow\"]\nfn a() {}")), ["ignored"]);
+        assert_eq!(rules(LIB, &module("fn a() { sleep(Duration::from_secs(1)) }")), ["sleep"]);
         let manual = module("fn a() { clock.sleep(Duration::from_secs(1)) }");
         assert_eq!(rules(LIB, &manual), [""; 0]);
-        assert_eq!(
-            rules(LIB, &module("#[test]\nfn test_a() {}")),
-            ["test name"]
-        );
+        assert_eq!(rules(LIB, &module("#[test]\nfn test_a() {}")), ["test name"]);
         let file =
             "//! A.\nasync fn test_a() { tokio::time::sleep(Duration::from_secs(1)).await }\n";
         assert_eq!(rules("tests/it/locks.rs", file), ["sleep", "test name"]);
@@ -287,35 +232,19 @@ mod tests {
 
     #[test]
     fn allow_and_a_reasonless_expect_are_found() {
-        assert_eq!(
-            rules(LIB, "//! A.\n#[allow(unused)]\nfn a() {}\n"),
-            ["allow"]
-        );
+        assert_eq!(rules(LIB, "//! A.\n#[allow(unused)]\nfn a() {}\n"), ["allow"]);
         assert_eq!(rules(LIB, "//! A.\n#![allow(unused)]\n"), ["allow"]);
-        assert_eq!(
-            rules(LIB, "//! A.\n#[cfg_attr(test, allow(unused))]\nfn a() {}\n"),
-            ["allow"]
-        );
-        assert_eq!(
-            rules(LIB, "//! A.\n#[expect(unused)]\nfn a() {}\n"),
-            ["allow"]
-        );
+        assert_eq!(rules(LIB, "//! A.\n#[cfg_attr(test, allow(unused))]\nfn a() {}\n"), ["allow"]);
+        assert_eq!(rules(LIB, "//! A.\n#[expect(unused)]\nfn a() {}\n"), ["allow"]);
     }
 
     #[test]
     fn fred_outside_core_is_found() {
-        for planted in [
-            "use fred::prelude::*;",
-            "fn a(b: fred::Error) {}",
-            "use fred as client;",
-        ] {
+        for planted in ["use fred::prelude::*;", "fn a(b: fred::Error) {}", "use fred as client;"] {
             let text = format!("//! A.\n{planted}\n");
             assert_eq!(rules(LIB, &text), ["layering"]);
             assert_eq!(rules("tests/harness/src/lib.rs", &text), ["layering"]);
-            assert_eq!(
-                rules("crates/coordinator-core/src/connection.rs", &text),
-                [""; 0]
-            );
+            assert_eq!(rules("crates/coordinator-core/src/connection.rs", &text), [""; 0]);
         }
     }
 }

@@ -35,28 +35,17 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
     for word in TOOLS {
         let lines = find_word(&lower, word).map(|at| line_at(&lower, at));
         findings.extend(lines.map(|line| {
-            source.at(
-                line,
-                "words",
-                format!("`{word}`: the text speaks of the project alone"),
-            )
+            source.at(line, "words", format!("`{word}`: the text speaks of the project alone"))
         }));
     }
     for word in CAPITALS {
         let lines = find_word(&source.text, word).map(|at| line_at(&source.text, at));
         findings.extend(lines.map(|line| {
-            source.at(
-                line,
-                "words",
-                format!("`{word}`: the text speaks of the project alone"),
-            )
+            source.at(line, "words", format!("`{word}`: the text speaks of the project alone"))
         }));
     }
     for path in PATHS {
-        let lines = source
-            .text
-            .match_indices(path)
-            .map(|(at, _)| line_at(&source.text, at));
+        let lines = source.text.match_indices(path).map(|(at, _)| line_at(&source.text, at));
         findings
             .extend(lines.map(|line| {
                 source.at(line, "words", format!("`{path}` is a path of one machine"))
@@ -70,10 +59,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<Option<usize>> {
-        check(&Source::planted("docs/a.md", text))
-            .into_iter()
-            .map(|found| found.line)
-            .collect()
+        check(&Source::planted("docs/a.md", text)).into_iter().map(|found| found.line).collect()
     }
 
     #[test]
@@ -93,9 +79,6 @@ mod tests {
 
     #[test]
     fn other_words_that_hold_them_are_not() {
-        assert_eq!(
-            lines("fulfilment, ollmer, MAIL, ai, ../shared/data/access.log"),
-            []
-        );
+        assert_eq!(lines("fulfilment, ollmer, MAIL, ai, ../shared/data/access.log"), []);
     }
 }

@@ -63,10 +63,7 @@ pub enum Credentials {
 impl Credentials {
     /// A user, if not the default one, and a password.
     pub fn fixed(username: Option<&str>, password: &str) -> Self {
-        Self::Fixed {
-            username: username.map(str::to_owned),
-            password: Secret::new(password),
-        }
+        Self::Fixed { username: username.map(str::to_owned), password: Secret::new(password) }
     }
 
     /// Credentials that a source renews.

@@ -15,9 +15,7 @@ fn set(lookup: Lookup<'_>, name: &str) -> Option<String> {
 fn number<T: std::str::FromStr>(lookup: Lookup<'_>, name: &str) -> Result<Option<T>> {
     set(lookup, name)
         .map(|value| {
-            value
-                .parse()
-                .map_err(|_| Error::misuse("config.env", format!("{name} is no number")))
+            value.parse().map_err(|_| Error::misuse("config.env", format!("{name} is no number")))
         })
         .transpose()
 }
@@ -28,10 +26,7 @@ pub(super) fn read(lookup: Lookup<'_>) -> Result<Config> {
 
 fn endpoint(lookup: Lookup<'_>) -> Result<Config> {
     let off = set(lookup, "USE_REDIS").is_some_and(|value| {
-        matches!(
-            value.to_ascii_lowercase().as_str(),
-            "0" | "false" | "no" | "off"
-        )
+        matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off")
     });
     if off {
         tracing::warn!("USE_REDIS is off: state is embedded, this process alone sees it");
@@ -83,10 +78,7 @@ fn fill_tls(tls: &mut Tls, lookup: Lookup<'_>) {
     tls.ca = tls.ca.take().or_else(|| path("COORDINATOR_TLS_CA"));
     tls.cert = tls.cert.take().or_else(|| path("COORDINATOR_TLS_CERT"));
     tls.key = tls.key.take().or_else(|| path("COORDINATOR_TLS_KEY"));
-    tls.sni = tls
-        .sni
-        .take()
-        .or_else(|| set(lookup, "COORDINATOR_TLS_SNI"));
+    tls.sni = tls.sni.take().or_else(|| set(lookup, "COORDINATOR_TLS_SNI"));
 }
 
 #[cfg(test)]
@@ -95,10 +87,7 @@ mod tests {
 
     fn config(variables: &[(&str, &str)]) -> Result<Config> {
         let lookup = |name: &str| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
         Config::from_lookup(lookup)
     }
@@ -112,10 +101,7 @@ mod tests {
 
     #[test]
     fn the_first_url_set_wins() {
-        let both = [
-            ("REDIS_URL", "redis://h:2"),
-            ("COORDINATOR_URL", "redis://h:1"),
-        ];
+        let both = [("REDIS_URL", "redis://h:2"), ("COORDINATOR_URL", "redis://h:1")];
         assert_eq!(port(&config(&both).expect("a config")), 1);
         assert_eq!(port(&config(&both[..1]).expect("a config")), 2);
         let parts = [("REDIS_HOST", "h"), ("REDIS_PORT", "3"), ("REDIS_DB", "4")];
@@ -125,28 +111,15 @@ mod tests {
 
     #[test]
     fn use_redis_zero_means_embedded() {
-        let file = [
-            ("USE_REDIS", "0"),
-            ("REDIS_URL", "redis://h"),
-            ("COORDINATOR_FILE", "/f"),
-        ];
+        let file = [("USE_REDIS", "0"), ("REDIS_URL", "redis://h"), ("COORDINATOR_FILE", "/f")];
         let config = config(&file).expect("a config");
-        assert_eq!(
-            config.endpoint(),
-            &Endpoint::Embedded {
-                file: Some("/f".into())
-            }
-        );
+        assert_eq!(config.endpoint(), &Endpoint::Embedded { file: Some("/f".into()) });
     }
 
     #[test]
     fn nothing_set_means_embedded() {
         assert!(config(&[]).expect("a config").is_embedded());
-        assert!(
-            config(&[("REDIS_URL", "")])
-                .expect("a config")
-                .is_embedded()
-        );
+        assert!(config(&[("REDIS_URL", "")]).expect("a config").is_embedded());
     }
 
     #[test]

@@ -52,9 +52,7 @@ fn embedded(rest: &str) -> Result<Config> {
         "" | "/" => None,
         path if path.starts_with('/') => Some(decode(path)?.into()),
         _ => {
-            return Err(fault(
-                "embedded:// takes an absolute path, as in embedded:///var/x.redb",
-            ));
+            return Err(fault("embedded:// takes an absolute path, as in embedded:///var/x.redb"));
         }
     };
     Ok(Config::new(Endpoint::Embedded { file }))
@@ -63,9 +61,7 @@ fn embedded(rest: &str) -> Result<Config> {
 fn unix(rest: &str) -> Result<Config> {
     let (credentials, path) = authority(rest)?;
     if !path.starts_with('/') {
-        return Err(fault(
-            "unix:// takes an absolute path, as in unix:///run/redis.sock",
-        ));
+        return Err(fault("unix:// takes an absolute path, as in unix:///run/redis.sock"));
     }
     let mut config = Config::new(Endpoint::Unix(decode(path)?.into()));
     config.credentials = credentials;
@@ -75,15 +71,9 @@ fn unix(rest: &str) -> Result<Config> {
 fn network(scheme: &str, rest: &str) -> Result<Config> {
     let (credentials, rest) = authority(rest)?;
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let port = if scheme == "redis-sentinel" {
-        DEFAULT_SENTINEL_PORT
-    } else {
-        DEFAULT_PORT
-    };
-    let mut hosts = hosts
-        .split(',')
-        .map(|host| parse_host(host, port))
-        .collect::<Result<Vec<_>>>()?;
+    let port = if scheme == "redis-sentinel" { DEFAULT_SENTINEL_PORT } else { DEFAULT_PORT };
+    let mut hosts =
+        hosts.split(',').map(|host| parse_host(host, port)).collect::<Result<Vec<_>>>()?;
     let mut database = path;
     let endpoint = match scheme {
         "redis-cluster" => Endpoint::Cluster(hosts),
@@ -95,24 +85,18 @@ fn network(scheme: &str, rest: &str) -> Result<Config> {
                 ));
             }
             database = rest;
-            Endpoint::Sentinel {
-                hosts,
-                service: decode(service)?,
-            }
+            Endpoint::Sentinel { hosts, service: decode(service)? }
         }
         _ if hosts.len() == 1 => Endpoint::Standalone(hosts.remove(0)),
         _ => {
-            return Err(fault(
-                "redis:// names one host; redis-cluster:// takes several",
-            ));
+            return Err(fault("redis:// names one host; redis-cluster:// takes several"));
         }
     };
     let mut config = Config::new(endpoint);
     config.credentials = credentials;
     if !database.is_empty() {
-        let number = database
-            .parse()
-            .map_err(|_| fault("the database is a number from 0 to 255"))?;
+        let number =
+            database.parse().map_err(|_| fault("the database is a number from 0 to 255"))?;
         config.database = Some(number);
     }
     Ok(config)
@@ -138,10 +122,9 @@ fn authority(rest: &str) -> Result<(Credentials, &str)> {
                 return Err(fault("a user stands there without a password (user:pass@)"));
             }
         }
-        (user, password) => Credentials::fixed(
-            Some(user.as_str()).filter(|user| !user.is_empty()),
-            &password,
-        ),
+        (user, password) => {
+            Credentials::fixed(Some(user.as_str()).filter(|user| !user.is_empty()), &password)
+        }
     };
     Ok((credentials, rest))
 }
@@ -149,9 +132,7 @@ fn authority(rest: &str) -> Result<(Credentials, &str)> {
 fn parse_host(text: &str, default_port: u16) -> Result<Host> {
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (name, rest) = rest
-                .split_once(']')
-                .ok_or_else(|| fault("a `[` has no `]`"))?;
+            let (name, rest) = rest.split_once(']').ok_or_else(|| fault("a `[` has no `]`"))?;
             (name, rest.strip_prefix(':'))
         }
         None => match text.split_once(':') {
@@ -164,14 +145,9 @@ fn parse_host(text: &str, default_port: u16) -> Result<Host> {
     }
     let port = match port {
         None => default_port,
-        Some(port) => port
-            .parse()
-            .map_err(|_| fault("a port is a number from 0 to 65535"))?,
+        Some(port) => port.parse().map_err(|_| fault("a port is a number from 0 to 65535"))?,
     };
-    Ok(Host {
-        name: name.to_owned(),
-        port,
-    })
+    Ok(Host { name: name.to_owned(), port })
 }
 
 fn parameter(config: &mut Config, name: &str, value: &str) -> Result<()> {
@@ -215,10 +191,7 @@ mod tests {
     use super::*;
 
     fn host(name: &str, port: u16) -> Host {
-        Host {
-            name: name.into(),
-            port,
-        }
+        Host { name: name.into(), port }
     }
 
     fn endpoint(url: &str) -> Endpoint {
@@ -228,10 +201,7 @@ mod tests {
     #[test]
     fn every_scheme_is_read() {
         assert_eq!(endpoint("redis://h"), Endpoint::Standalone(host("h", 6379)));
-        assert_eq!(
-            endpoint("redis://[::1]:7/3"),
-            Endpoint::Standalone(host("::1", 7))
-        );
+        assert_eq!(endpoint("redis://[::1]:7/3"), Endpoint::Standalone(host("::1", 7)));
         assert_eq!(
             endpoint("redis-cluster://a,b:7001"),
             Endpoint::Cluster(vec![host("a", 6379), host("b", 7001)])
@@ -243,16 +213,11 @@ mod tests {
                 service: "main".into()
             }
         );
-        assert_eq!(
-            endpoint("unix:///run/r.sock"),
-            Endpoint::Unix("/run/r.sock".into())
-        );
+        assert_eq!(endpoint("unix:///run/r.sock"), Endpoint::Unix("/run/r.sock".into()));
         assert_eq!(endpoint("embedded://"), Endpoint::Embedded { file: None });
         assert_eq!(
             endpoint("embedded:///x/y.redb"),
-            Endpoint::Embedded {
-                file: Some("/x/y.redb".into())
-            }
+            Endpoint::Embedded { file: Some("/x/y.redb".into()) }
         );
         let config = parse("redis-sentinel://a/main/4").expect("a URL");
         assert_eq!(config.database, Some(4));
@@ -266,10 +231,7 @@ mod tests {
             ("redis://u:p@ss@h", Some("u"), "p@ss"),
         ] {
             match parse(url).expect(url).credentials {
-                Credentials::Fixed {
-                    username,
-                    password: secret,
-                } => {
+                Credentials::Fixed { username, password: secret } => {
                     assert_eq!(username.as_deref(), user, "{url}");
                     assert_eq!(secret.expose(), password, "{url}");
                 }

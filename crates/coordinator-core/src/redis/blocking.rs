@@ -32,24 +32,15 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(links: usize) -> Self {
-        Self {
-            idle: Mutex::default(),
-            room: Semaphore::new(links),
-        }
+        Self { idle: Mutex::default(), room: Semaphore::new(links) }
     }
 
     fn take(&self) -> Option<Link> {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     fn give_back(&self, link: Link) {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(link);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(link);
     }
 
     pub(super) async fn close(&self) {
@@ -128,12 +119,7 @@ fn entries(answer: Value) -> Option<Vec<StreamEntry>> {
     let list = match answer {
         Value::Null => return Some(Vec::new()),
         Value::Map(map) => map.inner().into_iter().next()?.1,
-        Value::Array(streams) => streams
-            .into_iter()
-            .next()?
-            .into_array()
-            .into_iter()
-            .nth(1)?,
+        Value::Array(streams) => streams.into_iter().next()?.into_array().into_iter().nth(1)?,
         _ => return None,
     };
     list.into_array()

@@ -70,9 +70,7 @@ pub(super) fn read(step: &'static str, error: &FredError) -> Error {
 /// An error of connecting.
 pub(super) fn connect(error: &FredError) -> Error {
     let details = error.details();
-    let tls = ["ertificate", "TLS", "tls", "handshake"]
-        .iter()
-        .any(|word| details.contains(word));
+    let tls = ["ertificate", "TLS", "tls", "handshake"].iter().any(|word| details.contains(word));
     let kind = match error.kind() {
         FredKind::Tls => ErrorKind::Rejected,
         FredKind::Config | FredKind::Url => ErrorKind::Misuse,
@@ -87,10 +85,7 @@ pub(super) fn connect(error: &FredError) -> Error {
 
 fn kind(error: &FredError) -> ErrorKind {
     let details = words(error.details());
-    if let Some((_, kind)) = SAYINGS
-        .iter()
-        .find(|(saying, _)| details.starts_with(saying))
-    {
+    if let Some((_, kind)) = SAYINGS.iter().find(|(saying, _)| details.starts_with(saying)) {
         return *kind;
     }
     // Up to 7.0 a command that access rules deny inside a script has no code of its own.
@@ -119,10 +114,7 @@ mod tests {
     fn the_servers_words_decide() {
         use ErrorKind::{Corrupt, Misuse, Rejected, Unavailable};
         for (details, expected) in [
-            (
-                "OOM command not allowed when used memory > 'maxmemory'.",
-                Rejected,
-            ),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Rejected),
             (
                 "ERR Error running script (call to f_5a): @user_script:4: -OOM command not \
                  allowed when used memory > 'maxmemory'.",
@@ -133,44 +125,20 @@ mod tests {
                  @user_script:4.",
                 Rejected,
             ),
-            (
-                "READONLY You can't write against a read only replica.",
-                Rejected,
-            ),
-            (
-                "ERR The user executing the script can't run this command or subcommand",
-                Rejected,
-            ),
-            (
-                "NOPERM this user has no permissions to access one of the keys",
-                Rejected,
-            ),
-            (
-                "MISCONF Redis is configured to save RDB snapshots",
-                Rejected,
-            ),
-            (
-                "LOADING Redis is loading the dataset in memory",
-                Unavailable,
-            ),
+            ("READONLY You can't write against a read only replica.", Rejected),
+            ("ERR The user executing the script can't run this command or subcommand", Rejected),
+            ("NOPERM this user has no permissions to access one of the keys", Rejected),
+            ("MISCONF Redis is configured to save RDB snapshots", Rejected),
+            ("LOADING Redis is loading the dataset in memory", Unavailable),
             ("BUSY Redis is busy running a script.", Unavailable),
-            (
-                "TRYAGAIN Multiple keys request during rehashing of slot",
-                Unavailable,
-            ),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable),
             (
                 "ERR Error running script (call to f_5a): @user_script:1: -TRYAGAIN Multiple keys",
                 Unavailable,
             ),
             ("ERR max number of clients reached", Unavailable),
-            (
-                "WRONGTYPE Operation against a key holding the wrong kind of value",
-                Corrupt,
-            ),
-            (
-                "CROSSSLOT Keys in request don't hash to the same slot",
-                Misuse,
-            ),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Corrupt),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Misuse),
         ] {
             assert_eq!(of(FredKind::Unknown, details), expected, "{details}");
         }
@@ -178,18 +146,9 @@ mod tests {
 
     #[test]
     fn silence_is_indeterminate_and_never_sent_is_unavailable() {
-        assert_eq!(
-            of(FredKind::Timeout, "Request timed out."),
-            ErrorKind::Indeterminate
-        );
-        assert_eq!(
-            of(FredKind::IO, "Connection closed."),
-            ErrorKind::Indeterminate
-        );
-        assert_eq!(
-            of(FredKind::Unknown, "Client is not initialized."),
-            ErrorKind::Unavailable
-        );
+        assert_eq!(of(FredKind::Timeout, "Request timed out."), ErrorKind::Indeterminate);
+        assert_eq!(of(FredKind::IO, "Connection closed."), ErrorKind::Indeterminate);
+        assert_eq!(of(FredKind::Unknown, "Client is not initialized."), ErrorKind::Unavailable);
         let error = FredError::new(FredKind::Timeout, "Request timed out.");
         assert_eq!(read("test", &error).kind(), ErrorKind::Unavailable);
     }
@@ -200,10 +159,7 @@ mod tests {
             "READONLY You can't write against a read only replica. script: 5a",
             "ERR Error running script (call to f_5a): @user_script:4: -READONLY You can't write",
         ] {
-            assert!(
-                is_readonly(&FredError::new(FredKind::Unknown, details)),
-                "{details}"
-            );
+            assert!(is_readonly(&FredError::new(FredKind::Unknown, details)), "{details}");
         }
     }
 }

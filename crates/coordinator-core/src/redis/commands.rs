@@ -25,10 +25,7 @@ impl Connection {
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         const STEP: &str = "core.get";
         let _permit = self.permit(STEP).await?;
-        self.commands()
-            .get(key)
-            .await
-            .map_err(|error| classify::read(STEP, &error))
+        self.commands().get(key).await.map_err(|error| classify::read(STEP, &error))
     }
 
     /// Sets a key for `ttl` (whole milliseconds, at least one).
@@ -45,10 +42,7 @@ impl Connection {
     pub async fn set(&self, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
         const STEP: &str = "core.set";
         if !matches!(value.first(), Some(1..=CODEC_MAX)) {
-            return Err(Error::misuse(
-                STEP,
-                "a stored value begins with a codec byte",
-            ));
+            return Err(Error::misuse(STEP, "a stored value begins with a codec byte"));
         }
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         if ttl_ms == 0 {
@@ -91,10 +85,7 @@ impl Connection {
         const STEP: &str = "core.ping";
         let _permit = self.permit(STEP).await?;
         let before = self.clock().now();
-        self.commands()
-            .ping::<Value>(None)
-            .await
-            .map_err(|error| classify::read(STEP, &error))?;
+        self.commands().ping::<Value>(None).await.map_err(|error| classify::read(STEP, &error))?;
         Ok(self.clock().now().saturating_since(before))
     }
 }

@@ -29,10 +29,7 @@ impl Connection {
                 Err(error) if classify::command("core.info", &error).is_retryable() => {
                     return Health::unavailable(classify::read("core.info", &error).chain());
                 }
-                Err(_) => Node {
-                    info_denied: true,
-                    ..Node::default()
-                },
+                Err(_) => Node { info_denied: true, ..Node::default() },
             };
             node.clock_offset_ms = self.clock_offset(server.as_ref()).await;
             nodes.push(node);
@@ -57,11 +54,7 @@ impl Connection {
                     .custom::<Value, Value>(custom, Vec::new())
                     .await
             }
-            None => {
-                self.commands()
-                    .custom::<Value, Value>(custom, Vec::new())
-                    .await
-            }
+            None => self.commands().custom::<Value, Value>(custom, Vec::new()).await,
         }
     }
 

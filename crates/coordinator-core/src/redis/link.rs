@@ -60,11 +60,7 @@ impl Link {
         let alive = Arc::new(AtomicBool::new(handle.is_some()));
         let (closing, closed) = watch::channel(false);
         tasks::spawn(keeper(client.clone(), handle, alive.clone(), closed));
-        Self {
-            client,
-            alive,
-            closing,
-        }
+        Self { client, alive, closing }
     }
 
     pub(super) fn client(&self) -> &Client {

@@ -58,10 +58,7 @@ pub(super) async fn watch(connection: Weak<Inner>) {
 }
 
 fn settle(inner: &Arc<Inner>, probe_failed: bool) {
-    let messages_down = inner
-        .messages
-        .get()
-        .is_some_and(|messages| !messages.is_up());
+    let messages_down = inner.messages.get().is_some_and(|messages| !messages.is_up());
     let state = if !inner.commands.is_up() {
         State::Disconnected
     } else if probe_failed || messages_down {

@@ -52,10 +52,7 @@ impl Reply {
             Self::Array(items) => items,
             single => vec![single],
         };
-        Fields {
-            step,
-            items: items.into_iter(),
-        }
+        Fields { step, items: items.into_iter() }
     }
 }
 
@@ -117,10 +114,7 @@ impl Fields {
     /// As [`int`](Self::int).
     pub fn array(&mut self) -> Result<Fields> {
         match self.items.next() {
-            Some(Reply::Array(items)) => Ok(Fields {
-                step: self.step,
-                items: items.into_iter(),
-            }),
+            Some(Reply::Array(items)) => Ok(Fields { step: self.step, items: items.into_iter() }),
             _ => Err(self.wrong("an array")),
         }
     }

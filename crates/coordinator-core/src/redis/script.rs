@@ -31,11 +31,7 @@ pub struct Script {
 impl Script {
     /// A script named after its part and step, such as `locks.acquire`.
     pub const fn new(name: &'static str, source: &'static str) -> Self {
-        Self {
-            name,
-            source,
-            hash: OnceLock::new(),
-        }
+        Self { name, source, hash: OnceLock::new() }
     }
 
     /// Its name, which is also the step of its errors.
@@ -114,9 +110,8 @@ impl Connection {
         let args: Vec<Value> = args.into_iter().map(|arg| arg.0).collect();
         // Clones of bytes are cheap; they are needed again only where the script is unknown.
         // A seam: concurrent runs of one step could be coalesced into one here.
-        let mut answer = client
-            .evalsha::<Value, _, _, _>(script.hash(), keys.clone(), args.clone())
-            .await;
+        let mut answer =
+            client.evalsha::<Value, _, _, _>(script.hash(), keys.clone(), args.clone()).await;
         if let Err(error) = &answer
             && classify::is_noscript(error)
         {
@@ -131,10 +126,7 @@ impl Connection {
         if reply.leads_with_int() {
             Ok(reply)
         } else {
-            Err(Error::corrupt(
-                script.name,
-                "the answer does not lead with an integer",
-            ))
+            Err(Error::corrupt(script.name, "the answer does not lead with an integer"))
         }
     }
 }

@@ -55,11 +55,7 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
     let timeout = config.command_timeout();
     let performance = PerformanceConfig {
         // A blocking read lasts as long as its caller says; it has its own bound.
-        default_command_timeout: if role == Role::Blocking {
-            Duration::ZERO
-        } else {
-            timeout
-        },
+        default_command_timeout: if role == Role::Blocking { Duration::ZERO } else { timeout },
         broadcast_channel_capacity: match role {
             Role::Messages | Role::Invalidations => MESSAGES_BUFFERED,
             Role::Commands | Role::Blocking => 64,
@@ -97,12 +93,7 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
     // No limit on attempts: when a policy ends, the client hangs for ever.
     let mut policy = ReconnectPolicy::new_exponential(0, 50, 2_000, 2);
     policy.set_jitter(50);
-    Ok(Client::new(
-        fred,
-        Some(performance),
-        Some(connection),
-        Some(policy),
-    ))
+    Ok(Client::new(fred, Some(performance), Some(connection), Some(policy)))
 }
 
 fn server(config: &Config) -> Result<ServerConfig> {
@@ -115,10 +106,9 @@ fn server(config: &Config) -> Result<ServerConfig> {
     Ok(match config.endpoint() {
         Endpoint::Standalone(host) => ServerConfig::Centralized { server: one(host) },
         Endpoint::Unix(path) => ServerConfig::Unix { path: path.clone() },
-        Endpoint::Cluster(hosts) => ServerConfig::Clustered {
-            hosts: all(hosts),
-            policy: ClusterDiscoveryPolicy::UseCache,
-        },
+        Endpoint::Cluster(hosts) => {
+            ServerConfig::Clustered { hosts: all(hosts), policy: ClusterDiscoveryPolicy::UseCache }
+        }
         Endpoint::Sentinel { hosts, service } => {
             let (username, password, _) = credentials(config.sentinel_credentials());
             ServerConfig::Sentinel {
@@ -129,19 +119,12 @@ fn server(config: &Config) -> Result<ServerConfig> {
             }
         }
         Endpoint::Embedded { .. } => {
-            return Err(Error::misuse(
-                "connect",
-                "embedded:// has no server to connect to",
-            ));
+            return Err(Error::misuse("connect", "embedded:// has no server to connect to"));
         }
     })
 }
 
-type Login = (
-    Option<String>,
-    Option<String>,
-    Option<Arc<dyn CredentialProvider>>,
-);
+type Login = (Option<String>, Option<String>, Option<Arc<dyn CredentialProvider>>);
 
 fn credentials(credentials: &Credentials) -> Login {
     match credentials {
@@ -209,9 +192,7 @@ fn authorities(tls: &Tls) -> Result<RootCertStore> {
     match &tls.ca {
         Some(path) => {
             for certificate in certificates(path)? {
-                store
-                    .add(certificate)
-                    .map_err(|error| unreadable("the CA", path, &error))?;
+                store.add(certificate).map_err(|error| unreadable("the CA", path, &error))?;
             }
         }
         None => {
@@ -235,10 +216,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 fn unreadable(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::misuse(
-        "connect.tls",
-        format!("{what} in {} cannot be read: {error}", path.display()),
-    )
+    Error::misuse("connect.tls", format!("{what} in {} cannot be read: {error}", path.display()))
 }
 
 /// Expects one name of every node: cluster nodes are announced by address.

@@ -78,12 +78,10 @@ impl Connection {
         let open = async || Subscriber::open(&self.inner.config);
         let subscriber = self.inner.messages.get_or_try_init(open).await?;
         let limit = self.inner.config.command_timeout();
-        tokio::time::timeout(limit, subscriber.subscribe(channel))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Unavailable, STEP)
-                    .with_source("the subscription was not confirmed in time"))
-            })
+        tokio::time::timeout(limit, subscriber.subscribe(channel)).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Unavailable, STEP)
+                .with_source("the subscription was not confirmed in time"))
+        })
     }
 }
 
@@ -96,10 +94,7 @@ pub(super) struct Subscriber {
 
 #[derive(Debug)]
 enum Order {
-    Subscribe {
-        channel: String,
-        answer: oneshot::Sender<Result<broadcast::Receiver<Message>>>,
-    },
+    Subscribe { channel: String, answer: oneshot::Sender<Result<broadcast::Receiver<Message>>> },
 }
 
 impl Subscriber {
@@ -108,15 +103,7 @@ impl Subscriber {
         let (orders, inbox) = mpsc::unbounded_channel();
         let wire = Wire::new(link.clone(), config);
         let reconnects = link.client().reconnect_rx();
-        tasks::spawn(
-            Desk {
-                wire,
-                reconnects,
-                channels: HashMap::new(),
-                sweeps: 0,
-            }
-            .run(inbox),
-        );
+        tasks::spawn(Desk { wire, reconnects, channels: HashMap::new(), sweeps: 0 }.run(inbox));
         Ok(Self { orders, link })
     }
 
@@ -132,16 +119,10 @@ impl Subscriber {
         let (answer, answered) = oneshot::channel();
         let gone = || Error::new(ErrorKind::Unavailable, "core.subscribe");
         self.orders
-            .send(Order::Subscribe {
-                channel: channel.to_owned(),
-                answer,
-            })
+            .send(Order::Subscribe { channel: channel.to_owned(), answer })
             .map_err(|_| gone())?;
         let messages = answered.await.map_err(|_| gone())??;
-        Ok(Subscription {
-            messages,
-            _subscriber: self.clone(),
-        })
+        Ok(Subscription { messages, _subscriber: self.clone() })
     }
 }
 
@@ -197,15 +178,12 @@ impl Desk {
         let mut waiting = Vec::new();
         let mut order = Some(first);
         while let Some(Order::Subscribe { channel, answer }) = order {
-            let known = self
-                .channels
-                .entry(channel.clone())
-                .or_insert_with(|| Channel {
-                    listeners: broadcast::channel(PER_CHANNEL).0,
-                    confirmed: false,
-                    missed: false,
-                    idle_sweeps: 0,
-                });
+            let known = self.channels.entry(channel.clone()).or_insert_with(|| Channel {
+                listeners: broadcast::channel(PER_CHANNEL).0,
+                confirmed: false,
+                missed: false,
+                idle_sweeps: 0,
+            });
             known.idle_sweeps = 0;
             // Listening begins before the server is asked: nothing falls in between.
             waiting.push((channel, answer, known.listeners.subscribe()));
@@ -234,10 +212,8 @@ impl Desk {
             return HashMap::new();
         }
         // The link that is up now was announced before it was: what is announced here is past.
-        while !matches!(
-            self.reconnects.try_recv(),
-            Err(TryRecvError::Empty | TryRecvError::Closed)
-        ) {
+        while !matches!(self.reconnects.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed))
+        {
             self.forget();
         }
         let missing: Vec<String> = self

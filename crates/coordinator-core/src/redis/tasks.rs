@@ -8,9 +8,6 @@ use tokio::task::JoinHandle;
 pub(super) fn spawn<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this file owns the background tasks"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this file owns the background tasks")]
     tokio::spawn(task)
 }

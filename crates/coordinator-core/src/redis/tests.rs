@@ -26,9 +26,7 @@ fn config(url: &str) -> Config {
 }
 
 async fn connect(url: &str) -> Connection {
-    Connection::connect(config(url))
-        .await
-        .expect("a connection")
+    Connection::connect(config(url)).await.expect("a connection")
 }
 
 async fn start() -> (RedisServer, Connection) {
@@ -39,11 +37,7 @@ async fn start() -> (RedisServer, Connection) {
 
 async fn echo(connection: &Connection, text: &str) -> String {
     let reply = connection
-        .run(
-            &ECHO,
-            vec![connection.keyspace().shard("t", 0).key("x", "")],
-            vec![Arg::from(text)],
-        )
+        .run(&ECHO, vec![connection.keyspace().shard("t", 0).key("x", "")], vec![Arg::from(text)])
         .await
         .expect("an echo");
     let mut fields = reply.fields("test.echo");

@@ -113,17 +113,7 @@ impl Tracking {
     /// Arms every primary: the client would arm just one.
     async fn arm(&mut self) -> Result<()> {
         let client = self.link.client();
-        let on = |prefix: &str| {
-            (
-                Toggle::On,
-                None,
-                prefix.to_owned(),
-                true,
-                false,
-                false,
-                false,
-            )
-        };
+        let on = |prefix: &str| (Toggle::On, None, prefix.to_owned(), true, false, false, false);
         let wrong = |error| classify::read("core.track", &error);
         match client.cached_cluster_state() {
             Some(state) => {

@@ -47,11 +47,7 @@ pub(super) struct Broken {
 
 impl Broken {
     pub(super) fn new(good: Embedded, fault: Fault) -> Self {
-        Self {
-            good,
-            fault,
-            counter: AtomicU64::new(0),
-        }
+        Self { good, fault, counter: AtomicU64::new(0) }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -63,9 +59,7 @@ impl Broken {
         match self.good.show(name).await? {
             Some(seen) => {
                 let fence = seen.holder.fence.get();
-                self.good
-                    .force_release(name, fence, Duration::from_millis(1), "")
-                    .await
+                self.good.force_release(name, fence, Duration::from_millis(1), "").await
             }
             None => Ok(false),
         }
@@ -91,9 +85,7 @@ impl Backend for Broken {
             Ok(match answer {
                 // A counter of its own, which a repeated delivery counts on.
                 Acquired::Granted { .. } if self.has(Fault::MintsFencesByCounting) => {
-                    Acquired::Granted {
-                        fence: self.counter.fetch_add(1, Ordering::Relaxed),
-                    }
+                    Acquired::Granted { fence: self.counter.fetch_add(1, Ordering::Relaxed) }
                 }
                 other => other,
             })
@@ -111,9 +103,7 @@ impl Backend for Broken {
                 statuses.fill(Renewed::Prolonged);
             }
             if self.has(Fault::RenewsByShortening)
-                && leases
-                    .iter()
-                    .any(|lease| lease.ttl < Duration::from_secs(5))
+                && leases.iter().any(|lease| lease.ttl < Duration::from_secs(5))
             {
                 for lease in leases {
                     self.take_away(&lease.name).await?;
@@ -147,9 +137,7 @@ impl Backend for Broken {
             if self.has(Fault::ForcesWhoeverHolds) {
                 return self.take_away(name).await;
             }
-            self.good
-                .force_release(name, fence, tombstone, reason)
-                .await
+            self.good.force_release(name, fence, tombstone, reason).await
         })
     }
 

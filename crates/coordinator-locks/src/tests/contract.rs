@@ -55,30 +55,17 @@ impl Stage {
     }
 
     async fn release(&self, claim: &Claim) -> Result<bool, String> {
-        self.backend
-            .release(&surrender(claim))
-            .await
-            .map_err(|error| error.chain())
+        self.backend.release(&surrender(claim)).await.map_err(|error| error.chain())
     }
 
     async fn renew(&self, claims: &[(&Claim, Duration)]) -> Result<Vec<Renewed>, String> {
-        let leases: Vec<_> = claims
-            .iter()
-            .map(|(claim, ttl)| renewal(claim, *ttl))
-            .collect();
+        let leases: Vec<_> = claims.iter().map(|(claim, ttl)| renewal(claim, *ttl)).collect();
         let shard = leases[0].name.shard(SHARDS);
-        self.backend
-            .renew(shard, &leases)
-            .await
-            .map_err(|error| error.chain())
+        self.backend.renew(shard, &leases).await.map_err(|error| error.chain())
     }
 
     async fn is_held(&self, text: &str) -> Result<bool, String> {
-        let seen = self
-            .backend
-            .show(&name(text))
-            .await
-            .map_err(|error| error.chain())?;
+        let seen = self.backend.show(&name(text)).await.map_err(|error| error.chain())?;
         Ok(seen.is_some())
     }
 }
@@ -117,10 +104,7 @@ async fn an_acquire_delivered_twice_keeps_its_fence(stage: Stage) -> Verdict {
     ensure!(first == again, "another fence: {first}, {again}");
     // The second delivery prolonged the lease to its full ttl.
     stage.elapse(TTL * 3 / 4).await;
-    ensure!(
-        stage.is_held("a").await?,
-        "the repeated acquire did not prolong"
-    );
+    ensure!(stage.is_held("a").await?, "the repeated acquire did not prolong");
     Ok(())
 }
 
@@ -128,10 +112,7 @@ async fn another_token_is_told_who_holds_it(stage: Stage) -> Verdict {
     let fence = stage.fence(&claim("a")).await?;
     for _ in 0..2 {
         match stage.backend.acquire(&claim("a")).await {
-            Ok(Acquired::Held {
-                holder,
-                ttl: Some(ttl),
-            }) => {
+            Ok(Acquired::Held { holder, ttl: Some(ttl) }) => {
                 ensure!(holder.fence.get() == fence, "a wrong fence");
                 ensure!(holder.host == "host" && holder.pid == 7, "a wrong holder");
                 ensure!(holder.task.as_deref() == Some("task"), "no task");
@@ -151,28 +132,19 @@ async fn a_release_delivered_twice_answers_the_same(stage: Stage) -> Verdict {
     let successor = claim("a");
     stage.fence(&successor).await?;
     ensure!(stage.release(&one).await?, "another answer");
-    ensure!(
-        stage.is_held("a").await?,
-        "the repeated release took the successor's lock"
-    );
+    ensure!(stage.is_held("a").await?, "the repeated release took the successor's lock");
     // One that was gone stays gone.
     let late = claim("b");
     stage.fence(&late).await?;
     stage.elapse(TTL).await;
     ensure!(!stage.release(&late).await?, "released what had ended");
-    ensure!(
-        !stage.release(&late).await?,
-        "another answer to the late one"
-    );
+    ensure!(!stage.release(&late).await?, "another answer to the late one");
     Ok(())
 }
 
 async fn another_token_releases_nothing(stage: Stage) -> Verdict {
     stage.fence(&claim("a")).await?;
-    ensure!(
-        !stage.release(&claim("a")).await?,
-        "released for a stranger"
-    );
+    ensure!(!stage.release(&claim("a")).await?, "released for a stranger");
     ensure!(stage.is_held("a").await?, "a stranger's release took it");
     Ok(())
 }
@@ -183,10 +155,7 @@ async fn a_released_token_obtains_nothing(stage: Stage) -> Verdict {
     stage.release(&one).await?;
     for _ in 0..2 {
         let late = stage.backend.acquire(&one).await;
-        ensure!(
-            matches!(late, Ok(Acquired::Refused)),
-            "a released token won: {late:?}"
-        );
+        ensure!(matches!(late, Ok(Acquired::Refused)), "a released token won: {late:?}");
     }
     ensure!(!stage.is_held("a").await?, "held");
     Ok(())
@@ -196,17 +165,11 @@ async fn a_token_given_up_before_it_arrived_obtains_nothing(stage: Stage) -> Ver
     let one = claim("a");
     ensure!(!stage.release(&one).await?, "released what was never held");
     let late = stage.backend.acquire(&one).await;
-    ensure!(
-        matches!(late, Ok(Acquired::Refused)),
-        "a late acquire won: {late:?}"
-    );
+    ensure!(matches!(late, Ok(Acquired::Refused)), "a late acquire won: {late:?}");
     // The tombstone lasts as long as it was asked to, and no longer.
     stage.elapse(TTL * 2 - Duration::from_millis(500)).await;
     let late = stage.backend.acquire(&one).await;
-    ensure!(
-        matches!(late, Ok(Acquired::Refused)),
-        "the tombstone ended early: {late:?}"
-    );
+    ensure!(matches!(late, Ok(Acquired::Refused)), "the tombstone ended early: {late:?}");
     stage.elapse(Duration::from_secs(1)).await;
     stage.fence(&one).await?;
     Ok(())
@@ -226,23 +189,14 @@ async fn a_renewal_prolongs_and_never_shortens(stage: Stage) -> Verdict {
     let one = claim("a");
     stage.fence(&one).await?;
     for _ in 0..2 {
-        ensure!(
-            stage.renew(&[(&one, TTL * 2)]).await? == [Renewed::Prolonged],
-            "not prolonged"
-        );
+        ensure!(stage.renew(&[(&one, TTL * 2)]).await? == [Renewed::Prolonged], "not prolonged");
     }
-    ensure!(
-        stage.renew(&[(&one, TTL / 10)]).await? == [Renewed::Prolonged],
-        "not prolonged"
-    );
+    ensure!(stage.renew(&[(&one, TTL / 10)]).await? == [Renewed::Prolonged], "not prolonged");
     stage.elapse(TTL + TTL / 2).await;
     ensure!(stage.is_held("a").await?, "a renewal shortened the lease");
     stage.elapse(TTL).await;
     ensure!(!stage.is_held("a").await?, "a renewal prolonged it twice");
-    ensure!(
-        stage.renew(&[(&one, TTL)]).await? == [Renewed::Gone],
-        "resurrected"
-    );
+    ensure!(stage.renew(&[(&one, TTL)]).await? == [Renewed::Gone], "resurrected");
     ensure!(!stage.is_held("a").await?, "resurrected");
     Ok(())
 }
@@ -250,33 +204,22 @@ async fn a_renewal_prolongs_and_never_shortens(stage: Stage) -> Verdict {
 async fn a_renewal_touches_no_other_token(stage: Stage) -> Verdict {
     stage.fence(&claim("a")).await?;
     let other = claim("a");
-    ensure!(
-        stage.renew(&[(&other, TTL * 9)]).await? == [Renewed::HeldByAnother],
-        "renewed"
-    );
+    ensure!(stage.renew(&[(&other, TTL * 9)]).await? == [Renewed::HeldByAnother], "renewed");
     stage.elapse(TTL).await;
-    ensure!(
-        !stage.is_held("a").await?,
-        "a stranger's renewal prolonged it"
-    );
+    ensure!(!stage.is_held("a").await?, "a stranger's renewal prolonged it");
     Ok(())
 }
 
 async fn renewals_of_a_batch_are_independent(stage: Stage) -> Verdict {
     // Names of one shard.
     let shard = name("a").shard(SHARDS);
-    let mut names = (0..)
-        .map(|n| format!("n{n}"))
-        .filter(|n| name(n).shard(SHARDS) == shard);
+    let mut names = (0..).map(|n| format!("n{n}")).filter(|n| name(n).shard(SHARDS) == shard);
     let mut next = || claim(&names.next().expect("endless"));
     let (held, gone, released, stolen, last) = (next(), next(), next(), next(), next());
     stage.fence(&held).await?;
     stage.fence(&released).await?;
     stage.release(&released).await?;
-    let thief = Claim {
-        name: stolen.name.clone(),
-        ..claim("x")
-    };
+    let thief = Claim { name: stolen.name.clone(), ..claim("x") };
     stage.fence(&thief).await?;
     stage.fence(&last).await?;
     let all = [&held, &gone, &released, &stolen, &last].map(|claim| (claim, TTL * 2));
@@ -295,10 +238,7 @@ async fn renewals_of_a_batch_are_independent(stage: Stage) -> Verdict {
         );
     }
     stage.elapse(TTL + TTL / 2).await;
-    ensure!(
-        stage.is_held(last.name.as_str()).await?,
-        "the last one was not prolonged"
-    );
+    ensure!(stage.is_held(last.name.as_str()).await?, "the last one was not prolonged");
     Ok(())
 }
 
@@ -316,12 +256,7 @@ async fn fences_rise_and_respect_what_was_seen(stage: Stage) -> Verdict {
         }
     }
     let seen = last + 1_000_000_000_000;
-    let fence = stage
-        .fence(&Claim {
-            min_fence: seen,
-            ..claim("a")
-        })
-        .await?;
+    let fence = stage.fence(&Claim { min_fence: seen, ..claim("a") }).await?;
     ensure!(fence == seen, "{fence} where {seen} was the least");
     stage.elapse(TTL).await;
     let fence = stage.fence(&claim("a")).await?;
@@ -332,14 +267,8 @@ async fn fences_rise_and_respect_what_was_seen(stage: Stage) -> Verdict {
 async fn a_fence_outlives_its_lock(stage: Stage) -> Verdict {
     // Far ahead of the clock, so that the clock alone cannot make the next one higher.
     let ahead = 8_000_000_000_000_000;
-    let one = Claim {
-        min_fence: ahead,
-        ..claim("a")
-    };
-    ensure!(
-        stage.fence(&one).await? == ahead,
-        "the least fence was not respected"
-    );
+    let one = Claim { min_fence: ahead, ..claim("a") };
+    ensure!(stage.fence(&one).await? == ahead, "the least fence was not respected");
     for _ in 0..4 {
         // A renewed lock keeps its fence alive for as long as it is held.
         stage.renew(&[(&one, TTL * 1000)]).await?;
@@ -363,23 +292,14 @@ async fn force_spares_a_successor(stage: Stage) -> Verdict {
     };
     ensure!(force().await?, "not taken away");
     ensure!(!stage.is_held("a").await?, "still held");
-    ensure!(
-        stage.renew(&[(&victim, TTL)]).await? == [Renewed::ForceReleased],
-        "not told"
-    );
+    ensure!(stage.renew(&[(&victim, TTL)]).await? == [Renewed::ForceReleased], "not told");
     let late = stage.backend.acquire(&victim).await;
-    ensure!(
-        matches!(late, Ok(Acquired::Refused)),
-        "the victim won again: {late:?}"
-    );
+    ensure!(matches!(late, Ok(Acquired::Refused)), "the victim won again: {late:?}");
     stage.fence(&claim("a")).await?;
     ensure!(!force().await?, "forced twice");
     ensure!(stage.is_held("a").await?, "the successor was dispossessed");
     ensure!(!stage.release(&victim).await?, "the victim released");
-    ensure!(
-        stage.is_held("a").await?,
-        "the victim's release took the successor's lock"
-    );
+    ensure!(stage.is_held("a").await?, "the victim's release took the successor's lock");
     Ok(())
 }
 
@@ -387,20 +307,9 @@ async fn a_release_is_heard(stage: Stage) -> Verdict {
     let one = claim("a");
     let fence = stage.fence(&one).await?;
     let a = name("a");
-    let mut wakeups = stage
-        .backend
-        .listen(&a)
-        .await
-        .map_err(|error| error.chain())?;
-    let seen = stage
-        .backend
-        .show(&a)
-        .await
-        .map_err(|error| error.chain())?;
-    ensure!(
-        seen.is_some_and(|seen| seen.waiters == 1),
-        "the listener is not counted"
-    );
+    let mut wakeups = stage.backend.listen(&a).await.map_err(|error| error.chain())?;
+    let seen = stage.backend.show(&a).await.map_err(|error| error.chain())?;
+    ensure!(seen.is_some_and(|seen| seen.waiters == 1), "the listener is not counted");
     stage.release(&one).await?;
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
     ensure!(heard == Ok(Wake::Released(fence)), "heard {heard:?}");
@@ -409,10 +318,7 @@ async fn a_release_is_heard(stage: Stage) -> Verdict {
     let forced = stage.backend.force_release(&a, fence, TTL, "why").await;
     forced.map_err(|error| error.chain())?;
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
-    ensure!(
-        heard == Ok(Wake::Released(fence)),
-        "of force heard {heard:?}"
-    );
+    ensure!(heard == Ok(Wake::Released(fence)), "of force heard {heard:?}");
     Ok(())
 }
 
@@ -430,18 +336,12 @@ async fn a_held_lock_is_listed_until_it_ends(stage: Stage) -> Verdict {
     ensure!(list("{b}\n*").await? == 1, "a hostile name is not listed");
     stage.renew(&[(&one, TTL * 3)]).await?;
     stage.elapse(TTL * 2).await;
-    ensure!(
-        list("a").await? == 1,
-        "a renewed lock fell out of the index"
-    );
+    ensure!(list("a").await? == 1, "a renewed lock fell out of the index");
     ensure!(list("{b}\n*").await? == 0, "an ended one is listed");
     stage.release(&one).await?;
     ensure!(list("a").await? == 0, "a released one is listed");
-    let (looked_at, _) = stage
-        .backend
-        .list(name("a").shard(SHARDS), 0, 10)
-        .await
-        .map_err(|e| e.chain())?;
+    let (looked_at, _) =
+        stage.backend.list(name("a").shard(SHARDS), 0, 10).await.map_err(|e| e.chain())?;
     ensure!(looked_at == 0, "the index keeps {looked_at} entries");
     Ok(())
 }
@@ -453,31 +353,13 @@ async fn a_stale_write_is_not_admitted(stage: Stage) -> Verdict {
         answer.map_err(|error| error.chain())
     };
     for _ in 0..2 {
-        ensure!(
-            admit(5, "x").await? == Admitted::Yes,
-            "the first was refused"
-        );
+        ensure!(admit(5, "x").await? == Admitted::Yes, "the first was refused");
     }
-    ensure!(
-        admit(5, "y").await? == Admitted::Twin { seen: 5 },
-        "a twin passed"
-    );
-    ensure!(
-        admit(4, "x").await? == Admitted::Older { seen: 5 },
-        "an older one passed"
-    );
-    ensure!(
-        admit(6, "y").await? == Admitted::Yes,
-        "a newer one was refused"
-    );
-    ensure!(
-        admit(5, "x").await? == Admitted::Older { seen: 6 },
-        "a stale one passed"
-    );
+    ensure!(admit(5, "y").await? == Admitted::Twin { seen: 5 }, "a twin passed");
+    ensure!(admit(4, "x").await? == Admitted::Older { seen: 5 }, "an older one passed");
+    ensure!(admit(6, "y").await? == Admitted::Yes, "a newer one was refused");
+    ensure!(admit(5, "x").await? == Admitted::Older { seen: 6 }, "a stale one passed");
     stage.elapse(keep + Duration::from_millis(1)).await;
-    ensure!(
-        admit(1, "z").await? == Admitted::Yes,
-        "kept for longer than asked"
-    );
+    ensure!(admit(1, "z").await? == Admitted::Yes, "kept for longer than asked");
     Ok(())
 }

@@ -24,36 +24,21 @@ async fn over(server: RedisServer) -> Stage {
 }
 
 pub(super) async fn redis() -> Stage {
-    over(
-        RedisServer::builder()
-            .with_clock_shim()
-            .start()
-            .await
-            .expect("a server"),
-    )
-    .await
+    over(RedisServer::builder().with_clock_shim().start().await.expect("a server")).await
 }
 
 /// Every key of a kind in the database.
 async fn keys(server: &RedisServer, kind: &str) -> Vec<String> {
-    let keys = server
-        .command(&["KEYS", &format!("*:{kind}*")])
-        .await
-        .expect("an answer");
+    let keys = server.command(&["KEYS", &format!("*:{kind}*")]).await.expect("an answer");
     let keys = keys.as_array().expect("keys");
-    keys.iter()
-        .map(|key| key.as_str().expect("text").to_owned())
-        .collect()
+    keys.iter().map(|key| key.as_str().expect("text").to_owned()).collect()
 }
 
 #[tokio::test]
 async fn every_script_compiles_and_is_named_after_its_step() {
     let server = RedisServer::start().await.expect("a server");
     for script in SCRIPTS {
-        let hash = server
-            .command(&["SCRIPT", "LOAD", script.source()])
-            .await
-            .expect("an answer");
+        let hash = server.command(&["SCRIPT", "LOAD", script.source()]).await.expect("an answer");
         assert_eq!(hash.as_str(), Some(script.hash()), "{}", script.name());
         assert!(script.name().starts_with("locks."));
     }
@@ -65,27 +50,15 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
     let server = stage.server.as_ref().expect("a server");
     let one = claim("a:{b}*");
     stage.backend.acquire(&one).await.expect("granted");
-    stage
-        .backend
-        .release(&surrender(&one))
-        .await
-        .expect("released");
-    stage
-        .backend
-        .acquire(&claim("a:{b}*"))
-        .await
-        .expect("granted");
+    stage.backend.release(&surrender(&one)).await.expect("released");
+    stage.backend.acquire(&claim("a:{b}*")).await.expect("granted");
     let tag = format!("{{l{}}}", one.name.shard(SHARDS));
     let mut found = 0;
     for kind in ["lock:", "fence:", "gone:"] {
         for key in keys(server, kind).await {
             found += 1;
             assert!(key.contains(&tag), "{key} is outside {tag}");
-            let ttl = server
-                .command(&["PTTL", &key])
-                .await
-                .expect("an answer")
-                .as_int();
+            let ttl = server.command(&["PTTL", &key]).await.expect("an answer").as_int();
             assert!(ttl > Some(0), "{key} never expires");
         }
     }
@@ -101,25 +74,11 @@ async fn a_key_of_a_wrong_type_is_corrupt_and_nothing_is_written() {
         let one = claim("a");
         stage.backend.acquire(&one).await.expect("granted");
         let found = keys(server, kind).await;
-        stage
-            .backend
-            .release(&surrender(&one))
-            .await
-            .expect("released");
+        stage.backend.release(&surrender(&one)).await.expect("released");
         server.command(&["FLUSHALL"]).await.expect("an answer");
-        server
-            .command(&["LPUSH", &found[0], "x"])
-            .await
-            .expect("an answer")
-            .ok()
-            .expect("a list");
+        server.command(&["LPUSH", &found[0], "x"]).await.expect("an answer").ok().expect("a list");
         let error = stage.backend.acquire(&claim("a")).await.expect_err(kind);
-        assert_eq!(
-            error.kind(),
-            ErrorKind::Corrupt,
-            "{kind}: {}",
-            error.chain()
-        );
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{kind}: {}", error.chain());
         let size = server.command(&["DBSIZE"]).await.expect("an answer");
         assert_eq!(size.as_int(), Some(1), "{kind}: something was written");
     }
@@ -130,24 +89,15 @@ async fn one_damaged_lock_does_not_stop_the_renewal_of_others() {
     let stage = redis().await;
     let server = stage.server.as_ref().expect("a server");
     let shard = name("a").shard(SHARDS);
-    let other = (0..)
-        .map(|n| format!("n{n}"))
-        .find(|n| name(n).shard(SHARDS) == shard);
+    let other = (0..).map(|n| format!("n{n}")).find(|n| name(n).shard(SHARDS) == shard);
     let (one, other) = (claim("a"), claim(&other.expect("endless")));
     stage.backend.acquire(&one).await.expect("granted");
     let key = keys(server, "lock:a").await.remove(0);
     stage.backend.acquire(&other).await.expect("granted");
     server.command(&["DEL", &key]).await.expect("an answer");
-    server
-        .command(&["LPUSH", &key, "x"])
-        .await
-        .expect("an answer");
+    server.command(&["LPUSH", &key, "x"]).await.expect("an answer");
     let leases = [renewal(&one, TTL), renewal(&other, TTL)];
-    let statuses = stage
-        .backend
-        .renew(shard, &leases)
-        .await
-        .expect("an answer");
+    let statuses = stage.backend.renew(shard, &leases).await.expect("an answer");
     assert_eq!(statuses, [Renewed::HeldByAnother, Renewed::Prolonged]);
 }
 
@@ -157,37 +107,15 @@ async fn with_memory_full_locks_are_kept_and_given_up_but_not_taken() {
     let server = stage.server.as_ref().expect("a server");
     let one = claim("a");
     stage.backend.acquire(&one).await.expect("granted");
-    server
-        .command(&["CONFIG", "SET", "maxmemory", "1"])
-        .await
-        .expect("an answer");
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await.expect("an answer");
     let leases = [renewal(&one, TTL * 2)];
     let shard = one.name.shard(SHARDS);
-    assert_eq!(
-        stage.backend.renew(shard, &leases).await.expect("kept"),
-        [Renewed::Prolonged]
-    );
-    let error = stage
-        .backend
-        .acquire(&claim("b"))
-        .await
-        .expect_err("is full");
+    assert_eq!(stage.backend.renew(shard, &leases).await.expect("kept"), [Renewed::Prolonged]);
+    let error = stage.backend.acquire(&claim("b")).await.expect_err("is full");
     assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
-    assert!(
-        stage
-            .backend
-            .release(&surrender(&one))
-            .await
-            .expect("given up")
-    );
-    server
-        .command(&["CONFIG", "SET", "maxmemory", "0"])
-        .await
-        .expect("an answer");
-    assert!(matches!(
-        stage.backend.acquire(&claim("a")).await,
-        Ok(Acquired::Granted { .. })
-    ));
+    assert!(stage.backend.release(&surrender(&one)).await.expect("given up"));
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await.expect("an answer");
+    assert!(matches!(stage.backend.acquire(&claim("a")).await, Ok(Acquired::Granted { .. })));
 }
 
 #[tokio::test]
@@ -196,21 +124,10 @@ async fn a_damaged_fence_is_corrupt() {
     let server = stage.server.as_ref().expect("a server");
     let one = claim("a");
     stage.backend.acquire(&one).await.expect("granted");
-    stage
-        .backend
-        .release(&surrender(&one))
-        .await
-        .expect("released");
+    stage.backend.release(&surrender(&one)).await.expect("released");
     let key = keys(server, "fence:a").await.remove(0);
-    server
-        .command(&["SET", &key, "99999999999999999999"])
-        .await
-        .expect("an answer");
-    let error = stage
-        .backend
-        .acquire(&claim("a"))
-        .await
-        .expect_err("is damaged");
+    server.command(&["SET", &key, "99999999999999999999"]).await.expect("an answer");
+    let error = stage.backend.acquire(&claim("a")).await.expect_err("is damaged");
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
 }
 
@@ -226,11 +143,7 @@ async fn a_server_without_sharded_channels_wakes_too() {
     let one = claim("a");
     stage.backend.acquire(&one).await.expect("granted");
     let mut wakeups = stage.backend.listen(&name("a")).await.expect("listening");
-    stage
-        .backend
-        .release(&surrender(&one))
-        .await
-        .expect("released");
+    stage.backend.release(&surrender(&one)).await.expect("released");
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
     assert!(matches!(heard, Ok(Wake::Released(_))), "{heard:?}");
 }

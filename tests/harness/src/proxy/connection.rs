@@ -73,11 +73,7 @@ pub(super) async fn run(
     server.set_nodelay(true)?;
     link.connections.fetch_add(1, Ordering::SeqCst);
     let open = Open(Arc::clone(&link));
-    let connection = Connection {
-        link,
-        pairing: Mutex::default(),
-        lost: AtomicBool::new(false),
-    };
+    let connection = Connection { link, pairing: Mutex::default(), lost: AtomicBool::new(false) };
     let end = tokio::select! {
         end = connection.serve(&mut client, &mut server, open) => end,
         _ = cuts.changed() => End::Cut,
@@ -144,10 +140,7 @@ impl Connection {
                     Err(frame::NotResp) => resp = false,
                 }
             }
-            if !self
-                .refill(&queue, Side::Request, &mut from, &mut buf, resp)
-                .await
-            {
+            if !self.refill(&queue, Side::Request, &mut from, &mut buf, resp).await {
                 drop(open);
                 return;
             }
@@ -169,10 +162,7 @@ impl Connection {
                     Err(frame::NotResp) => resp = false,
                 }
             }
-            if !self
-                .refill(&queue, Side::Reply, &mut from, &mut buf, resp)
-                .await
-            {
+            if !self.refill(&queue, Side::Reply, &mut from, &mut buf, resp).await {
                 return;
             }
         }
@@ -223,12 +213,7 @@ impl Connection {
             due += *more;
         }
         // The writer is gone only when the whole connection is about to end.
-        let _ = queue.send(Item {
-            bytes,
-            due,
-            action,
-            args,
-        });
+        let _ = queue.send(Item { bytes, due, action, args });
     }
 
     /// Carries out what was decided, in order.

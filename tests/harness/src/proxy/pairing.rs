@@ -88,10 +88,7 @@ impl Pairing {
     }
 
     fn expects_confirmation(&self) -> bool {
-        self.waiting
-            .iter()
-            .take(2)
-            .any(|waiting| waiting.confirmed.is_some())
+        self.waiting.iter().take(2).any(|waiting| waiting.confirmed.is_some())
     }
 
     /// The server's word that a channel was subscribed or left.
@@ -121,20 +118,12 @@ impl Pairing {
         if confirmed == args.len() - 1 {
             self.waiting.pop_front();
         }
-        if confirmed == 1 {
-            Meaning::Reply(args)
-        } else {
-            Meaning::Other
-        }
+        if confirmed == 1 { Meaning::Reply(args) } else { Meaning::Other }
     }
 
     fn reply(&mut self, value: &Bytes) -> Meaning {
         // Whoever has confirmations cannot have a reply as well: that one is done.
-        while self
-            .waiting
-            .front()
-            .is_some_and(|front| front.confirmed.is_some_and(|n| n > 0))
-        {
+        while self.waiting.front().is_some_and(|front| front.confirmed.is_some_and(|n| n > 0)) {
             self.waiting.pop_front();
         }
         let Some(Waiting { args, .. }) = self.waiting.pop_front() else {
@@ -161,16 +150,9 @@ fn is(arg: &Bytes, word: &str) -> bool {
 }
 
 fn is_pubsub(name: &Bytes) -> bool {
-    [
-        "SUBSCRIBE",
-        "UNSUBSCRIBE",
-        "PSUBSCRIBE",
-        "PUNSUBSCRIBE",
-        "SSUBSCRIBE",
-        "SUNSUBSCRIBE",
-    ]
-    .iter()
-    .any(|word| is(name, word))
+    ["SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE"]
+        .iter()
+        .any(|word| is(name, word))
 }
 
 #[cfg(test)]
@@ -190,10 +172,7 @@ mod tests {
     fn meanings(pairing: &mut Pairing, frames: &[&'static str]) -> Vec<String> {
         let tell = |frame: &&'static str| match pairing.frame(&Bytes::from(*frame)) {
             Meaning::Reply(args) => {
-                let words: Vec<_> = args
-                    .iter()
-                    .map(|arg| String::from_utf8_lossy(arg))
-                    .collect();
+                let words: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
                 format!("R:{}", words.join(" "))
             }
             other => format!("{other:?}")[..1].to_owned(),
@@ -217,16 +196,7 @@ mod tests {
         let meant = meanings(&mut pairing, &frames);
         assert_eq!(
             meant,
-            [
-                "R:HELLO 3",
-                "I",
-                "O",
-                "R:GET a",
-                "R:SUBSCRIBE x y",
-                "M",
-                "O",
-                "R:GET b"
-            ]
+            ["R:HELLO 3", "I", "O", "R:GET a", "R:SUBSCRIBE x y", "M", "O", "R:GET b"]
         );
     }
 
@@ -234,21 +204,13 @@ mod tests {
     fn a_refused_subscription_has_one_reply() {
         let mut pairing = sent(&["HELLO 3", "SUBSCRIBE x", "GET a"]);
         let frames = ["%0\r\n", "-NOPERM no\r\n", "-ERR other\r\n"];
-        assert_eq!(
-            meanings(&mut pairing, &frames),
-            ["R:HELLO 3", "R:SUBSCRIBE x", "R:GET a"]
-        );
+        assert_eq!(meanings(&mut pairing, &frames), ["R:HELLO 3", "R:SUBSCRIBE x", "R:GET a"]);
     }
 
     #[test]
     fn resp2_confirmations_are_arrays_and_values_that_look_like_them_are_replies() {
-        let mut pairing = sent(&[
-            "LRANGE l 0 -1",
-            "SUBSCRIBE x",
-            "PING",
-            "UNSUBSCRIBE",
-            "MGET a b c",
-        ]);
+        let mut pairing =
+            sent(&["LRANGE l 0 -1", "SUBSCRIBE x", "PING", "UNSUBSCRIBE", "MGET a b c"]);
         let message = "*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\nm\r\n";
         let frames = [
             message,
@@ -260,14 +222,7 @@ mod tests {
         ];
         assert_eq!(
             meanings(&mut pairing, &frames),
-            [
-                "R:LRANGE l 0 -1",
-                "R:SUBSCRIBE x",
-                "M",
-                "R:PING",
-                "R:UNSUBSCRIBE",
-                "R:MGET a b c"
-            ]
+            ["R:LRANGE l 0 -1", "R:SUBSCRIBE x", "M", "R:PING", "R:UNSUBSCRIBE", "R:MGET a b c"]
         );
     }
 
@@ -283,13 +238,7 @@ mod tests {
         ];
         assert_eq!(
             meanings(&mut pairing, &frames),
-            [
-                "R:HELLO 3",
-                "R:UNSUBSCRIBE",
-                "O",
-                "R:PUNSUBSCRIBE",
-                "R:GET a"
-            ]
+            ["R:HELLO 3", "R:UNSUBSCRIBE", "O", "R:PUNSUBSCRIBE", "R:GET a"]
         );
     }
 
@@ -301,19 +250,13 @@ mod tests {
             ">3\r\n$12\r\nsunsubscribe\r\n$1\r\nz\r\n:0\r\n",
             ">3\r\n$10\r\nssubscribe\r\n$1\r\nx\r\n:1\r\n",
         ];
-        assert_eq!(
-            meanings(&mut pairing, &frames),
-            ["R:HELLO 3", "O", "R:SSUBSCRIBE x"]
-        );
+        assert_eq!(meanings(&mut pairing, &frames), ["R:HELLO 3", "O", "R:SSUBSCRIBE x"]);
     }
 
     #[test]
     fn replies_can_be_off() {
         let mut pairing = sent(&["CLIENT REPLY OFF", "SET a b", "CLIENT REPLY ON", "GET a"]);
         let frames = ["+OK\r\n", "$1\r\nb\r\n"];
-        assert_eq!(
-            meanings(&mut pairing, &frames),
-            ["R:CLIENT REPLY ON", "R:GET a"]
-        );
+        assert_eq!(meanings(&mut pairing, &frames), ["R:CLIENT REPLY ON", "R:GET a"]);
     }
 }

@@ -103,9 +103,7 @@ impl Rule {
         let needle = bytes.as_ref().to_vec();
         Self::matching(move |args| {
             needle.is_empty()
-                || args
-                    .iter()
-                    .any(|arg| arg.windows(needle.len()).any(|part| part == needle))
+                || args.iter().any(|arg| arg.windows(needle.len()).any(|part| part == needle))
         })
     }
 
@@ -119,12 +117,7 @@ impl Rule {
     #[must_use]
     pub fn matching(matcher: impl Fn(&[Bytes]) -> bool + Send + Sync + 'static) -> Self {
         let action = Kind::Plain(Action::Pass);
-        Self {
-            matcher: Box::new(matcher),
-            side: Side::Request,
-            pick: Pick::Every,
-            action,
-        }
+        Self { matcher: Box::new(matcher), side: Side::Request, pick: Pick::Every, action }
     }
 
     /// Acts on the request, on its way to the server.

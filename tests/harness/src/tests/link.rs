@@ -21,13 +21,7 @@ pub(super) async fn open(proxy: &Proxy) -> Connection {
 }
 
 pub(super) async fn text(connection: &mut Connection, args: &[&str]) -> String {
-    connection
-        .command(args)
-        .await
-        .unwrap()
-        .as_str()
-        .unwrap()
-        .to_owned()
+    connection.command(args).await.unwrap().as_str().unwrap().to_owned()
 }
 
 pub(super) async fn dbsize(server: &RedisServer) -> i64 {
@@ -49,20 +43,8 @@ async fn replies_are_paired_though_requests_are_pipelined_and_pushes_interleaved
     let publish = proxy.rule(Rule::command("PUBLISH").on_reply());
     let mut connection = open(&proxy).await;
     connection.command(&["HELLO", "3"]).await.unwrap();
-    connection
-        .command(&["CLIENT", "TRACKING", "ON", "BCAST"])
-        .await
-        .unwrap();
-    assert_eq!(
-        connection
-            .command(&["SUBSCRIBE", "x"])
-            .await
-            .unwrap()
-            .as_array()
-            .unwrap()
-            .len(),
-        3
-    );
+    connection.command(&["CLIENT", "TRACKING", "ON", "BCAST"]).await.unwrap();
+    assert_eq!(connection.command(&["SUBSCRIBE", "x"]).await.unwrap().as_array().unwrap().len(), 3);
     let noise = async {
         let mut other = server.connect().await.unwrap();
         for i in 0..300 {
@@ -73,10 +55,7 @@ async fn replies_are_paired_though_requests_are_pipelined_and_pushes_interleaved
     let work = async {
         for batch in 0..30 {
             for i in 0..10 {
-                connection
-                    .send(&["ECHO", &format!("r-{}", batch * 10 + i)])
-                    .await
-                    .unwrap();
+                connection.send(&["ECHO", &format!("r-{}", batch * 10 + i)]).await.unwrap();
                 connection.send(&["PUBLISH", "x", "own"]).await.unwrap();
             }
             let mut replies = Vec::new();
@@ -137,10 +116,7 @@ async fn invalidations_vanish_alone() {
     proxy.drop_invalidations(true);
     let mut connection = open(&proxy).await;
     connection.command(&["HELLO", "3"]).await.unwrap();
-    connection
-        .command(&["CLIENT", "TRACKING", "ON", "BCAST"])
-        .await
-        .unwrap();
+    connection.command(&["CLIENT", "TRACKING", "ON", "BCAST"]).await.unwrap();
     server.command(&["SET", "a", "b"]).await.unwrap();
     assert_eq!(text(&mut connection, &["PING"]).await, "PONG");
     assert!(silent(&mut connection).await);
@@ -153,21 +129,13 @@ async fn invalidations_vanish_alone() {
 #[tokio::test]
 async fn a_refused_or_lost_subscription_can_be_arranged() {
     let (_server, proxy) = pair().await;
-    let rule = proxy.rule(
-        Rule::command("SUBSCRIBE")
-            .nth(2)
-            .on_reply()
-            .replace("-NOPERM x\r\n"),
-    );
+    let rule = proxy.rule(Rule::command("SUBSCRIBE").nth(2).on_reply().replace("-NOPERM x\r\n"));
     let mut connection = open(&proxy).await;
     connection.command(&["HELLO", "3"]).await.unwrap();
     connection.command(&["SUBSCRIBE", "x"]).await.unwrap();
     let refused = connection.command(&["SUBSCRIBE", "y"]).await.unwrap();
     assert_eq!(refused.as_str(), Some("NOPERM x"));
-    assert_eq!(
-        (rule.hits(), text(&mut connection, &["PING"]).await.as_str()),
-        (1, "PONG")
-    );
+    assert_eq!((rule.hits(), text(&mut connection, &["PING"]).await.as_str()), (1, "PONG"));
 }
 
 #[tokio::test]
@@ -223,10 +191,7 @@ async fn the_upstream_may_die_come_back_and_move() {
     let other = RedisServer::start().await.unwrap();
     other.command(&["SET", "who", "other"]).await.unwrap();
     proxy.set_upstream(other.addr());
-    assert_eq!(
-        text(&mut open(&proxy).await, &["GET", "who"]).await,
-        "other"
-    );
+    assert_eq!(text(&mut open(&proxy).await, &["GET", "who"]).await, "other");
 }
 
 #[tokio::test]
@@ -238,26 +203,17 @@ async fn dropping_the_proxy_ends_everything() {
     drop(proxy);
     assert!(connection.read().await.is_err());
     assert!(Connection::tcp(addr).await.is_err());
-    assert_eq!(
-        server.command(&["PING"]).await.unwrap().as_str(),
-        Some("PONG")
-    );
+    assert_eq!(server.command(&["PING"]).await.unwrap().as_str(), Some("PONG"));
 }
 
 #[tokio::test]
 async fn a_server_that_never_closes_is_closed_once_its_client_has_gone() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
     drop(open(&proxy).await);
     let (mut server, _) = listener.accept().await.unwrap();
-    assert_eq!(
-        server.read(&mut [0; 8]).await.unwrap(),
-        0,
-        "the client's end is passed on"
-    );
+    assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0, "the client's end is passed on");
     eventually(SOON, "nobody listens any more", async || {
         server.write_all(b"+x\r\n").await.is_err()
     })
@@ -267,9 +223,7 @@ async fn a_server_that_never_closes_is_closed_once_its_client_has_gone() {
 #[tokio::test]
 async fn what_is_not_resp_passes_untouched() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
     let mut client = tokio::net::TcpStream::connect(proxy.addr()).await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();

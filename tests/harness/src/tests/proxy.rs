@@ -16,16 +16,10 @@ async fn without_rules_it_is_transparent() {
     for i in 0..1000 {
         assert_eq!(connection.read().await.unwrap().as_int(), Some(i));
     }
-    assert_eq!(
-        (proxy.commands_seen("echo"), proxy.commands_seen("DEL")),
-        (1000, 0)
-    );
+    assert_eq!((proxy.commands_seen("echo"), proxy.commands_seen("DEL")), (1000, 0));
     assert_eq!(proxy.connections(), 1);
     drop(connection);
-    eventually(SOON, "the client's end is noticed", async || {
-        proxy.connections() == 0
-    })
-    .await;
+    eventually(SOON, "the client's end is noticed", async || proxy.connections() == 0).await;
 }
 
 #[tokio::test]
@@ -52,10 +46,7 @@ async fn a_cut_request_never_reaches_the_server() {
     assert_eq!((rule.hits(), dbsize(&server).await), (1, 0));
     assert_eq!(server.calls_of("set").await, 0);
     rule.remove();
-    assert_eq!(
-        text(&mut open(&proxy).await, &["SET", "a", "b"]).await,
-        "OK"
-    );
+    assert_eq!(text(&mut open(&proxy).await, &["SET", "a", "b"]).await, "OK");
     assert_eq!(rule.hits(), 1);
 }
 
@@ -68,15 +59,9 @@ async fn a_cut_reply_was_executed() {
     connection.send(&["SET", "a", "b"]).await.unwrap();
     assert_eq!(connection.read().await.unwrap().as_str(), Some("before"));
     let error = connection.read().await.unwrap_err();
-    assert!(
-        error.to_string().contains("closed"),
-        "an orderly end: {error}"
-    );
+    assert!(error.to_string().contains("closed"), "an orderly end: {error}");
     assert_eq!(dbsize(&server).await, 1);
-    eventually(SOON, "nothing is left open", async || {
-        proxy.connections() == 0
-    })
-    .await;
+    eventually(SOON, "nothing is left open", async || proxy.connections() == 0).await;
 }
 
 #[tokio::test]
@@ -148,26 +133,12 @@ async fn matchers_match_what_they_say() {
     let subcommand = proxy.rule(Rule::command("client setname"));
     let matching = proxy.rule(Rule::matching(|args| args.len() == 5));
     let mut connection = open(&proxy).await;
-    assert_eq!(
-        text(&mut connection, &["EVALSHA", sha, "0", "x"]).await,
-        "x"
-    );
-    assert_eq!(
-        text(&mut connection, &["evalsha", sha, "1", "key", "x"]).await,
-        "x"
-    );
+    assert_eq!(text(&mut connection, &["EVALSHA", sha, "0", "x"]).await, "x");
+    assert_eq!(text(&mut connection, &["evalsha", sha, "1", "key", "x"]).await, "x");
     assert_eq!(text(&mut connection, &["EVAL", body, "0", "x"]).await, "x");
-    assert_eq!(
-        text(&mut connection, &["CLIENT", "SETNAME", "x"]).await,
-        "OK"
-    );
+    assert_eq!(text(&mut connection, &["CLIENT", "SETNAME", "x"]).await, "OK");
     connection.command(&["CLIENT", "GETNAME"]).await.unwrap();
-    let hits = [
-        script.hits(),
-        containing.hits(),
-        subcommand.hits(),
-        matching.hits(),
-    ];
+    let hits = [script.hits(), containing.hits(), subcommand.hits(), matching.hits()];
     assert_eq!(hits, [2, 1, 1, 1]);
 }
 
@@ -195,10 +166,7 @@ async fn a_delay_keeps_the_order_and_is_no_bottleneck() {
         connection.read().await.unwrap();
     }
     assert!(since(start) >= SHORT, "{:?}", since(start));
-    assert!(
-        since(start) < 20 * SHORT,
-        "latency is shared by pipelined requests"
-    );
+    assert!(since(start) < 20 * SHORT, "latency is shared by pipelined requests");
 }
 
 #[tokio::test]
@@ -211,16 +179,10 @@ async fn a_held_request_waits_and_outlives_its_client() {
     rule.wait_hit().await;
     assert!(silent(&mut connection).await, "what is behind it waits too");
     drop(connection);
-    eventually(SOON, "the client has gone", async || {
-        proxy.connections() == 0
-    })
-    .await;
+    eventually(SOON, "the client has gone", async || proxy.connections() == 0).await;
     assert_eq!(dbsize(&server).await, 0);
     rule.let_go();
-    eventually(SOON, "the held SET runs", async || {
-        dbsize(&server).await == 1
-    })
-    .await;
+    eventually(SOON, "the held SET runs", async || dbsize(&server).await == 1).await;
     let mut later = open(&proxy).await;
     assert_eq!(text(&mut later, &["SET", "a", "c"]).await, "OK");
     assert_eq!(rule.hits(), 2);
@@ -255,19 +217,10 @@ async fn a_dropped_frame_leaves_a_half_open_connection() {
     assert_eq!(dbsize(&server).await, 1, "the other direction is dead too");
     assert_eq!(text(&mut other, &["PING"]).await, "PONG");
     server.kill().await;
-    eventually(SOON, "the other one is told", async || {
-        proxy.connections() == 1
-    })
-    .await;
-    assert!(
-        silent(&mut lost).await,
-        "not even the server's end gets through"
-    );
+    eventually(SOON, "the other one is told", async || proxy.connections() == 1).await;
+    assert!(silent(&mut lost).await, "not even the server's end gets through");
     drop(lost);
-    eventually(SOON, "both ends have gone", async || {
-        proxy.connections() == 0
-    })
-    .await;
+    eventually(SOON, "both ends have gone", async || proxy.connections() == 0).await;
 
     server.start_again().await.unwrap();
     proxy.rule(Rule::command("SET").on_request().drop_frame());
@@ -281,11 +234,7 @@ async fn a_dropped_frame_leaves_a_half_open_connection() {
 async fn replies_can_be_truncated_and_forged() {
     let (_server, proxy) = pair().await;
     proxy.rule(Rule::containing("half").on_reply().truncate(6));
-    proxy.rule(
-        Rule::command("GET")
-            .on_reply()
-            .replace("-LOADING forged\r\n"),
-    );
+    proxy.rule(Rule::command("GET").on_reply().replace("-LOADING forged\r\n"));
     let mut connection = open(&proxy).await;
     let forged = connection.command(&["GET", "a"]).await.unwrap();
     assert_eq!(forged, Resp::Error("LOADING forged".to_owned()));

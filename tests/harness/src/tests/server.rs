@@ -16,21 +16,12 @@ fn gone(pid: u32) -> bool {
 async fn a_server_answers_and_counts_calls() {
     let server = RedisServer::start().await.unwrap();
     assert!(server.command(&["SET", "a", "b"]).await.unwrap().is_ok());
-    assert_eq!(
-        server.command(&["GET", "a"]).await.unwrap().as_str(),
-        Some("b")
-    );
+    assert_eq!(server.command(&["GET", "a"]).await.unwrap().as_str(), Some("b"));
     assert!(server.command(&["GET", "none"]).await.unwrap().is_null());
     assert_eq!(server.command(&["DBSIZE"]).await.unwrap().as_int(), Some(1));
     let error = server.command(&["NOSUCH"]).await.unwrap();
     assert!(matches!(&error, Resp::Error(text) if text.starts_with("ERR unknown command")));
-    assert_eq!(
-        (
-            server.calls_of("GET").await,
-            server.calls_of("evalsha").await
-        ),
-        (2, 0)
-    );
+    assert_eq!((server.calls_of("GET").await, server.calls_of("evalsha").await), (2, 0));
     assert_eq!(server.url(), format!("redis://127.0.0.1:{}", server.port()));
 }
 
@@ -43,55 +34,28 @@ async fn a_directive_wins_over_the_default() {
         .start()
         .await
         .unwrap();
-    let answer = server
-        .command(&["CONFIG", "GET", "maxmemory"])
-        .await
-        .unwrap();
+    let answer = server.command(&["CONFIG", "GET", "maxmemory"]).await.unwrap();
     assert_eq!(answer.as_array().unwrap()[1].as_int(), Some(7 << 20));
-    assert_eq!(
-        server
-            .command(&["ACL", "USERS"])
-            .await
-            .unwrap()
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(server.command(&["ACL", "USERS"]).await.unwrap().as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn a_bad_directive_is_told_from_the_log() {
-    let error = RedisServer::builder()
-        .config("no-such-thing", "1")
-        .start()
-        .await
-        .unwrap_err();
+    let error = RedisServer::builder().config("no-such-thing", "1").start().await.unwrap_err();
     let text = format!("{error:#}");
-    assert!(
-        text.contains("ended with") && text.contains("no-such-thing"),
-        "{text}"
-    );
+    assert!(text.contains("ended with") && text.contains("no-such-thing"), "{text}");
 }
 
 #[tokio::test]
 async fn a_missing_binary_comes_with_instructions() {
-    let error = RedisServer::builder()
-        .binary("/nowhere/redis-server")
-        .start()
-        .await
-        .unwrap_err();
+    let error = RedisServer::builder().binary("/nowhere/redis-server").start().await.unwrap_err();
     assert!(error.to_string().contains("cargo xtask setup"), "{error}");
 }
 
 #[tokio::test]
 async fn a_killed_server_starts_again_in_its_place() {
     let plain = RedisServer::start().await.unwrap();
-    let durable = RedisServer::builder()
-        .with_aof("always")
-        .start()
-        .await
-        .unwrap();
+    let durable = RedisServer::builder().with_aof("always").start().await.unwrap();
     for (server, left) in [(&plain, 0), (&durable, 1)] {
         server.command(&["SET", "a", "b"]).await.unwrap();
         let (port, pid) = (server.port(), server.pid().unwrap());
@@ -102,10 +66,7 @@ async fn a_killed_server_starts_again_in_its_place() {
         server.start_again().await.unwrap();
         assert!(server.start_again().await.is_err(), "it is running");
         assert_eq!(server.port(), port);
-        assert_eq!(
-            server.command(&["DBSIZE"]).await.unwrap().as_int(),
-            Some(left)
-        );
+        assert_eq!(server.command(&["DBSIZE"]).await.unwrap().as_int(), Some(left));
     }
 }
 
@@ -134,10 +95,7 @@ async fn dropping_kills_a_paused_server_and_removes_its_folder() {
 #[test]
 fn a_server_outlives_the_thread_that_started_it() {
     let start = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(RedisServer::start()).unwrap()
     };
     let server = std::thread::spawn(start).join().unwrap();
@@ -151,10 +109,7 @@ async fn parent_to_be_killed() {
     let Ok(file) = std::env::var("HARNESS_TEST_PARENT") else {
         return;
     };
-    let servers = [
-        RedisServer::start().await.unwrap(),
-        RedisServer::start().await.unwrap(),
-    ];
+    let servers = [RedisServer::start().await.unwrap(), RedisServer::start().await.unwrap()];
     servers[1].pause().unwrap();
     let line =
         |server: &RedisServer| format!("{} {}\n", server.pid().unwrap(), server.dir().display());
@@ -175,10 +130,7 @@ async fn a_killed_parent_leaves_no_server() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    eventually(SOON, "the parent has started its servers", async || {
-        file.exists()
-    })
-    .await;
+    eventually(SOON, "the parent has started its servers", async || file.exists()).await;
     let text = std::fs::read_to_string(&file).unwrap();
     let servers: Vec<(u32, &Path)> = text
         .lines()
@@ -197,102 +149,54 @@ async fn a_killed_parent_leaves_no_server() {
 
 #[tokio::test]
 async fn the_clock_moves_forth_and_back() {
-    let server = RedisServer::builder()
-        .with_clock_shim()
-        .start()
-        .await
-        .unwrap();
-    server
-        .command(&["SET", "a", "b", "PX", "10000"])
-        .await
-        .unwrap();
+    let server = RedisServer::builder().with_clock_shim().start().await.unwrap();
+    server.command(&["SET", "a", "b", "PX", "10000"]).await.unwrap();
     server.advance_clock(Duration::from_secs(9)).await.unwrap();
-    assert_eq!(
-        server.command(&["EXISTS", "a"]).await.unwrap().as_int(),
-        Some(1)
-    );
+    assert_eq!(server.command(&["EXISTS", "a"]).await.unwrap().as_int(), Some(1));
     server.advance_clock(Duration::from_secs(2)).await.unwrap();
-    assert_eq!(
-        server.command(&["EXISTS", "a"]).await.unwrap().as_int(),
-        Some(0)
-    );
+    assert_eq!(server.command(&["EXISTS", "a"]).await.unwrap().as_int(), Some(0));
 
     server.set_clock_offset_ms(0).await.unwrap();
-    server
-        .command(&["SET", "a", "b", "PX", "10000"])
-        .await
-        .unwrap();
+    server.command(&["SET", "a", "b", "PX", "10000"]).await.unwrap();
     server.set_clock_offset_ms(-7_200_000).await.unwrap();
-    let pttl = server
-        .command(&["PTTL", "a"])
-        .await
-        .unwrap()
-        .as_int()
-        .unwrap();
+    let pttl = server.command(&["PTTL", "a"]).await.unwrap().as_int().unwrap();
     assert!((7_205_000..=7_210_000).contains(&pttl), "{pttl}");
     let script = ["EVAL", "local t = redis.call('TIME') return t[1]", "0"];
     let script = server.command(&script).await.unwrap().as_int().unwrap();
-    let outside = server.command(&["TIME"]).await.unwrap().as_array().unwrap()[0]
-        .as_int()
-        .unwrap();
+    let outside = server.command(&["TIME"]).await.unwrap().as_array().unwrap()[0].as_int().unwrap();
     assert!((script..=script + 5).contains(&outside));
 
     server.pause().unwrap();
     server.set_clock_offset_ms(0).await.unwrap();
     server.resume().unwrap();
-    let pttl = server
-        .command(&["PTTL", "a"])
-        .await
-        .unwrap()
-        .as_int()
-        .unwrap();
+    let pttl = server.command(&["PTTL", "a"]).await.unwrap().as_int().unwrap();
     assert!(pttl <= 10_000, "{pttl}");
     server.set_clock_offset_ms(3_600_000).await.unwrap();
     server.restart().await.unwrap();
-    let moved = server.command(&["TIME"]).await.unwrap().as_array().unwrap()[0]
-        .as_int()
-        .unwrap();
+    let moved = server.command(&["TIME"]).await.unwrap().as_array().unwrap()[0].as_int().unwrap();
     assert!(moved > outside + 7_200, "the offset survives a restart");
 }
 
 #[tokio::test]
 async fn without_the_shim_the_clock_cannot_be_moved() {
     let server = RedisServer::start().await.unwrap();
-    let error = server
-        .advance_clock(Duration::from_secs(1))
-        .await
-        .unwrap_err();
+    let error = server.advance_clock(Duration::from_secs(1)).await.unwrap_err();
     assert!(error.to_string().contains("with_clock_shim"), "{error}");
 }
 
 #[tokio::test]
 async fn a_unix_socket_is_offered() {
-    let server = RedisServer::builder()
-        .unix_socket(true)
-        .start()
-        .await
-        .unwrap();
-    let mut connection = crate::Connection::unix(&server.socket().unwrap())
-        .await
-        .unwrap();
-    assert_eq!(
-        connection.command(&["PING"]).await.unwrap().as_str(),
-        Some("PONG")
-    );
+    let server = RedisServer::builder().unix_socket(true).start().await.unwrap();
+    let mut connection = crate::Connection::unix(&server.socket().unwrap()).await.unwrap();
+    assert_eq!(connection.command(&["PING"]).await.unwrap().as_str(), Some("PONG"));
 }
 
 /// Asks over TLS with the reference client, which verifies the chain but not the name.
 fn tls_ping(server: &RedisServer, ca: &Path, client: Option<&crate::CertFiles>) -> bool {
     let mut command = Command::new("redis-cli");
-    command
-        .args(["-p", &server.port().to_string(), "--tls", "--cacert"])
-        .arg(ca);
+    command.args(["-p", &server.port().to_string(), "--tls", "--cacert"]).arg(ca);
     if let Some(client) = client {
-        command
-            .arg("--cert")
-            .arg(&client.cert)
-            .arg("--key")
-            .arg(&client.key);
+        command.arg("--cert").arg(&client.cert).arg("--key").arg(&client.key);
     }
     let output = command.arg("PING").output().unwrap();
     output.stdout.trim_ascii() == b"PONG"
@@ -302,28 +206,15 @@ fn tls_ping(server: &RedisServer, ca: &Path, client: Option<&crate::CertFiles>) 
 async fn tls_is_demanded_and_bad_certificates_are_bad() {
     let folder = tempfile::tempdir().unwrap();
     let files = TlsFiles::generate(folder.path()).unwrap();
-    let server = RedisServer::builder()
-        .with_tls(&files)
-        .start()
-        .await
-        .unwrap();
+    let server = RedisServer::builder().with_tls(&files).start().await.unwrap();
     assert!(server.url().starts_with("rediss://"));
     assert!(tls_ping(&server, &files.ca, Some(&files.client)));
     assert!(!tls_ping(&server, &files.ca, None), "no client certificate");
-    assert!(
-        !tls_ping(&server, &files.ca, Some(&files.stranger_client)),
-        "a stranger's"
-    );
-    assert!(
-        !tls_ping(&server, &files.other_ca, Some(&files.client)),
-        "another authority"
-    );
+    assert!(!tls_ping(&server, &files.ca, Some(&files.stranger_client)), "a stranger's");
+    assert!(!tls_ping(&server, &files.other_ca, Some(&files.client)), "another authority");
     let mut plain = crate::Connection::tcp(server.addr()).await.unwrap();
     assert!(plain.command(&["PING"]).await.is_err(), "not TLS");
-    assert_eq!(
-        server.command(&["PING"]).await.unwrap().as_str(),
-        Some("PONG")
-    );
+    assert_eq!(server.command(&["PING"]).await.unwrap().as_str(), Some("PONG"));
 
     let bad = |cert: &crate::CertFiles| {
         RedisServer::builder()
@@ -335,10 +226,7 @@ async fn tls_is_demanded_and_bad_certificates_are_bad() {
     let expired = bad(&files.expired).start().await.unwrap();
     assert!(!tls_ping(&expired, &files.ca, None), "expired");
     let wrong_name = bad(&files.wrong_name).start().await.unwrap();
-    assert!(
-        tls_ping(&wrong_name, &files.ca, None),
-        "redis-cli does not look at the name"
-    );
+    assert!(tls_ping(&wrong_name, &files.ca, None), "redis-cli does not look at the name");
 }
 
 #[tokio::test]
@@ -373,8 +261,5 @@ async fn a_start_waits_for_a_port_that_a_stranger_holds() {
     };
     let (started, ()) = tokio::join!(server.start_again(), leave);
     started.unwrap();
-    assert_eq!(
-        server.command(&["PING"]).await.unwrap().as_str(),
-        Some("PONG")
-    );
+    assert_eq!(server.command(&["PING"]).await.unwrap().as_str(), Some("PONG"));
 }

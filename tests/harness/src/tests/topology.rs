@@ -33,10 +33,7 @@ async fn a_cluster_serves_all_slots_at_once_and_survives_a_master() {
             return false;
         };
         owner.port() != old.port()
-            && owner
-                .command(&["SET", "a", "2"])
-                .await
-                .is_ok_and(|answer| answer.is_ok())
+            && owner.command(&["SET", "a", "2"]).await.is_ok_and(|answer| answer.is_ok())
     })
     .await;
     old.start_again().await.unwrap();
@@ -62,25 +59,18 @@ async fn a_cluster_without_replicas_forms() {
 async fn sentinels_know_everybody_and_fail_over_on_demand() {
     let all = Sentinel::start(1, 3).await.unwrap();
     assert!(all.url().ends_with("/main"));
-    eventually(
-        SOON,
-        "the master and its replica take a write",
-        async || {
-            let Some(master) = all.current_master().await else {
-                return false;
-            };
-            written_twice(master, "a").await.unwrap_or(false)
-        },
-    )
+    eventually(SOON, "the master and its replica take a write", async || {
+        let Some(master) = all.current_master().await else {
+            return false;
+        };
+        written_twice(master, "a").await.unwrap_or(false)
+    })
     .await;
     let old = all.master().port();
     all.failover().await.unwrap();
     assert_ne!(all.master().port(), old);
     assert_eq!(all.replicas()[0].port(), old);
-    assert_eq!(
-        all.master().command(&["GET", "a"]).await.unwrap().as_str(),
-        Some("1")
-    );
+    assert_eq!(all.master().command(&["GET", "a"]).await.unwrap().as_str(), Some("1"));
 }
 
 #[tokio::test]
@@ -89,18 +79,10 @@ async fn sentinels_replace_a_killed_master_that_returns_as_a_replica() {
     let old = all.master();
     old.kill().await;
     eventually(SOON, "a replica is promoted", async || {
-        all.current_master()
-            .await
-            .is_some_and(|master| master.port() != old.port())
+        all.current_master().await.is_some_and(|master| master.port() != old.port())
     })
     .await;
-    assert!(
-        all.master()
-            .command(&["SET", "a", "1"])
-            .await
-            .unwrap()
-            .is_ok()
-    );
+    assert!(all.master().command(&["SET", "a", "1"]).await.unwrap().is_ok());
     old.start_again().await.unwrap();
     eventually(SOON, "the old master is demoted", async || {
         // Whoever demotes a server also ends its clients' connections.

@@ -81,9 +81,7 @@ impl Wire {
                 // Here the confirmation is the answer itself; one channel a command, since a
                 // command's channels must share a slot.
                 let client = self.link.client();
-                let asked = batch
-                    .iter()
-                    .map(|channel| client.ssubscribe(channel.as_str()));
+                let asked = batch.iter().map(|channel| client.ssubscribe(channel.as_str()));
                 let answers = join_all(asked).await.into_iter().map(settle);
                 outcomes.extend(batch.iter().cloned().zip(answers));
             } else {
@@ -95,17 +93,11 @@ impl Wire {
 
     async fn subscribe_classic(&mut self, batch: &[String]) -> Vec<(String, Result<()>)> {
         let Err(error) = self.attempt_classic(batch).await else {
-            return batch
-                .iter()
-                .map(|channel| (channel.clone(), Ok(())))
-                .collect();
+            return batch.iter().map(|channel| (channel.clone(), Ok(()))).collect();
         };
         if batch.len() == 1 || error.is_retryable() {
             let again = || Err(Error::new(error.kind(), STEP).with_source(error.chain()));
-            return batch
-                .iter()
-                .map(|channel| (channel.clone(), again()))
-                .collect();
+            return batch.iter().map(|channel| (channel.clone(), again())).collect();
         }
         // One of them was refused, and the client does not say which.
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -170,9 +162,7 @@ impl Wire {
         for batch in channels.chunks(BATCH) {
             // A failure means the link is lost, and with it the subscription.
             if self.sharded == Some(true) {
-                let asked = batch
-                    .iter()
-                    .map(|channel| client.sunsubscribe(channel.as_str()));
+                let asked = batch.iter().map(|channel| client.sunsubscribe(channel.as_str()));
                 let _ = join_all(asked).await;
             } else {
                 let _ = client.unsubscribe(batch.to_vec()).await;
@@ -186,8 +176,5 @@ fn settle(outcome: Result<(), FredError>) -> Result<()> {
 }
 
 fn is_unknown_command(error: &FredError) -> bool {
-    error
-        .details()
-        .to_ascii_lowercase()
-        .contains("unknown command")
+    error.details().to_ascii_lowercase().contains("unknown command")
 }

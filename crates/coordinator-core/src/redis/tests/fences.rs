@@ -35,19 +35,13 @@ async fn words_pass_unharmed(url: &str) {
     for word in WORDS {
         let key = shard.key("word", "");
         let value = Bytes::from(format!("\u{1}{word}"));
-        connection
-            .set(&key, value.clone(), Duration::from_secs(60))
-            .await
-            .expect("a set");
+        connection.set(&key, value.clone(), Duration::from_secs(60)).await.expect("a set");
         let key = &key;
         let (connection, value) = (&connection, &value);
         let reads = join_all((0..16).map(|n| async move {
             let text = format!("{word} {n}");
             assert_eq!(echo(connection, &text).await, text);
-            assert_eq!(
-                connection.get(key).await.expect("a get").as_ref(),
-                Some(value)
-            );
+            assert_eq!(connection.get(key).await.expect("a get").as_ref(), Some(value));
             assert_eq!(echo(connection, word).await, *word);
         }));
         reads.await;
@@ -70,9 +64,7 @@ async fn no_stored_text_is_taken_for_a_redirection_in_a_cluster() {
 async fn a_value_without_a_codec_byte_is_refused() {
     let (_server, connection) = start().await;
     for value in ["", "message", "\0x", " x"] {
-        let outcome = connection
-            .set("k", Bytes::from(value), Duration::from_secs(1))
-            .await;
+        let outcome = connection.set("k", Bytes::from(value), Duration::from_secs(1)).await;
         assert_eq!(outcome.expect_err(value).kind(), ErrorKind::Misuse);
     }
 }
@@ -81,20 +73,16 @@ async fn a_value_without_a_codec_byte_is_refused() {
 async fn a_full_line_is_refused_unsent_and_recovers() {
     let server = RedisServer::start().await.expect("a server");
     let config = super::config(&server.url()).with_max_in_flight(1);
-    let connection = crate::redis::Connection::connect(config)
-        .await
-        .expect("a connection");
+    let connection = crate::redis::Connection::connect(config).await.expect("a connection");
     server.pause().expect("a pause");
     let (first, second) = futures::join!(connection.get("a"), connection.get("b"));
     assert!(first.is_err());
     assert_eq!(second.expect_err("no room").kind(), ErrorKind::Unavailable);
     server.resume().expect("a resume");
     // The bare client never flushes a lone command again after a rejection.
-    coordinator_harness::eventually(
-        Duration::from_secs(5),
-        "a lone GET is answered",
-        async || connection.get("a").await.is_ok(),
-    )
+    coordinator_harness::eventually(Duration::from_secs(5), "a lone GET is answered", async || {
+        connection.get("a").await.is_ok()
+    })
     .await;
     assert_eq!(connection.get("a").await.expect("an answer"), None);
 }
@@ -105,26 +93,13 @@ async fn a_step_whose_answer_is_lost_ran_once_and_says_that_it_does_not_know() {
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
     let connection = connect(&proxy.url()).await;
     let key = connection.keyspace().shard("t", 0).key("n", "");
-    connection
-        .run(&INCREMENT, vec![key.clone()], vec![])
-        .await
-        .expect("a first run");
+    connection.run(&INCREMENT, vec![key.clone()], vec![]).await.expect("a first run");
     proxy.rule(Rule::command("EVALSHA").nth(1).on_reply().cut());
     let outcome = connection.run(&INCREMENT, vec![key.clone()], vec![]).await;
-    assert_eq!(
-        outcome.expect_err("no answer").kind(),
-        ErrorKind::Indeterminate
-    );
+    assert_eq!(outcome.expect_err("no answer").kind(), ErrorKind::Indeterminate);
     // A replay would have come with the new connection, before this.
     connection.ping().await.expect("the link is back");
-    assert_eq!(
-        server
-            .command(&["GET", &key])
-            .await
-            .expect("a value")
-            .as_int(),
-        Some(2)
-    );
+    assert_eq!(server.command(&["GET", &key]).await.expect("a value").as_int(), Some(2));
 }
 
 #[tokio::test]
@@ -133,18 +108,9 @@ async fn a_script_is_bounded_by_the_command_timeout() {
     echo(&connection, "warm").await;
     server.pause().expect("a pause");
     let before = now();
-    let outcome = connection
-        .run(&ECHO, vec!["{t}".into()], vec![Arg::from("x")])
-        .await;
-    assert_eq!(
-        outcome.expect_err("a timeout").kind(),
-        ErrorKind::Indeterminate
-    );
-    assert!(
-        before.elapsed() < Duration::from_millis(700),
-        "{:?}",
-        before.elapsed()
-    );
+    let outcome = connection.run(&ECHO, vec!["{t}".into()], vec![Arg::from("x")]).await;
+    assert_eq!(outcome.expect_err("a timeout").kind(), ErrorKind::Indeterminate);
+    assert!(before.elapsed() < Duration::from_millis(700), "{:?}", before.elapsed());
     server.resume().expect("a resume");
 }
 
@@ -158,10 +124,7 @@ async fn what_was_asked_for_during_an_outage_is_not_done_after_it() {
     })
     .await;
     let before = now();
-    let error = connection
-        .run(&INCREMENT, vec![key.clone()], vec![])
-        .await
-        .expect_err("is down");
+    let error = connection.run(&INCREMENT, vec![key.clone()], vec![]).await.expect_err("is down");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(before.elapsed() < Duration::from_millis(700));
     server.start_again().await.expect("a restart");
@@ -169,14 +132,7 @@ async fn what_was_asked_for_during_an_outage_is_not_done_after_it() {
         connection.ping().await.is_ok()
     })
     .await;
-    assert_eq!(
-        server
-            .command(&["EXISTS", &key])
-            .await
-            .expect("an answer")
-            .as_int(),
-        Some(0)
-    );
+    assert_eq!(server.command(&["EXISTS", &key]).await.expect("an answer").as_int(), Some(0));
 }
 
 #[tokio::test]

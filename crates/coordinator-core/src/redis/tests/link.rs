@@ -23,16 +23,10 @@ async fn an_outage_is_watched_from_beginning_to_end() {
     server.kill().await;
     let limit = Duration::from_secs(10);
     let down = states.wait_for(|state| *state == State::Disconnected);
-    tokio::time::timeout(limit, down)
-        .await
-        .expect("in time")
-        .expect("open");
+    tokio::time::timeout(limit, down).await.expect("in time").expect("open");
     server.start_again().await.expect("a restart");
     let up = states.wait_for(|state| *state == State::Connected);
-    tokio::time::timeout(limit, up)
-        .await
-        .expect("in time")
-        .expect("open");
+    tokio::time::timeout(limit, up).await.expect("in time").expect("open");
     connection.ping().await.expect("an answer");
 }
 
@@ -40,11 +34,9 @@ async fn an_outage_is_watched_from_beginning_to_end() {
 async fn a_silent_server_is_degraded() {
     let (server, connection) = start().await;
     server.pause().expect("a pause");
-    eventually(
-        Duration::from_secs(10),
-        "the silence is noticed",
-        async || connection.state() != State::Connected,
-    )
+    eventually(Duration::from_secs(10), "the silence is noticed", async || {
+        connection.state() != State::Connected
+    })
     .await;
     server.resume().expect("a resume");
     eventually(Duration::from_secs(10), "the end of it too", async || {
@@ -58,10 +50,7 @@ async fn a_half_open_link_is_given_up_and_made_anew() {
     let server = RedisServer::start().await.expect("a server");
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
     let connection = connect(&proxy.url()).await;
-    connection
-        .set("k", "\u{1}x".into(), Duration::from_secs(60))
-        .await
-        .expect("a set");
+    connection.set("k", "\u{1}x".into(), Duration::from_secs(60)).await.expect("a set");
     proxy.black_hole(true);
     assert!(connection.get("k").await.is_err());
     proxy.black_hole(false);
@@ -78,10 +67,7 @@ async fn closing_and_dropping_leave_no_connection() {
         let connection = connect(&server.url()).await;
         let listening = connection.subscribe("c").await.expect("a subscription");
         let tracking = connection.track("x:").await.expect("tracking");
-        connection
-            .read_stream("s", "0", 1, Duration::from_millis(5))
-            .await
-            .expect("a read");
+        connection.read_stream("s", "0", 1, Duration::from_millis(5)).await.expect("a read");
         assert_eq!(clients(&server).await, 4);
         drop((listening, tracking));
         if close {
@@ -90,11 +76,9 @@ async fn closing_and_dropping_leave_no_connection() {
             assert_eq!(error.kind(), ErrorKind::Misuse);
         }
         drop(connection);
-        eventually(
-            Duration::from_secs(5),
-            "all connections are gone",
-            async || clients(&server).await == 0,
-        )
+        eventually(Duration::from_secs(5), "all connections are gone", async || {
+            clients(&server).await == 0
+        })
         .await;
     }
 }
@@ -103,9 +87,7 @@ async fn closing_and_dropping_leave_no_connection() {
 async fn a_server_that_is_not_there_is_an_error_at_once_and_found_later() {
     let server = RedisServer::start().await.expect("a server");
     server.kill().await;
-    let error = Connection::connect(config(&server.url()))
-        .await
-        .expect_err("is down");
+    let error = Connection::connect(config(&server.url())).await.expect_err("is down");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let connection = Connection::open(config(&server.url())).expect("a configuration");
     assert_eq!(connection.health().await.status, Status::Unavailable);
@@ -122,9 +104,7 @@ async fn a_server_that_never_answers_is_an_error_in_bounded_time() {
     server.pause().expect("a pause");
     let limit = Duration::from_secs(5);
     let outcome = tokio::time::timeout(limit, Connection::connect(config(&server.url()))).await;
-    let error = outcome
-        .expect("within five seconds")
-        .expect_err("is silent");
+    let error = outcome.expect("within five seconds").expect_err("is silent");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     server.resume().expect("a resume");
 }
@@ -138,16 +118,9 @@ async fn health_reads_the_figures() {
     assert_eq!(health.version, format!("{major}.{minor}.{patch}"));
     assert_eq!((health.role.as_str(), health.replicas), ("master", Some(0)));
     assert!(health.used_memory_bytes > Some(0) && health.connected_clients > Some(0));
-    assert!(
-        health
-            .clock_offset_ms
-            .is_some_and(|offset| offset.abs() < 1000)
-    );
+    assert!(health.clock_offset_ms.is_some_and(|offset| offset.abs() < 1000));
     assert!(health.latency > Duration::ZERO);
-    server
-        .command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"])
-        .await
-        .expect("a set");
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.expect("a set");
     let health = connection.health().await;
     assert_eq!(health.status, Status::Degraded);
     assert_eq!(health.findings[0].code, "eviction-policy");
@@ -155,26 +128,11 @@ async fn health_reads_the_figures() {
 
 #[tokio::test]
 async fn a_clock_that_is_off_is_found() {
-    let server = RedisServer::builder()
-        .with_clock_shim()
-        .start()
-        .await
-        .expect("a server with a clock");
+    let server =
+        RedisServer::builder().with_clock_shim().start().await.expect("a server with a clock");
     let connection = connect(&server.url()).await;
-    server
-        .set_clock_offset_ms(-7_200_000)
-        .await
-        .expect("a shift");
+    server.set_clock_offset_ms(-7_200_000).await.expect("a shift");
     let health = connection.health().await;
-    assert!(
-        health
-            .findings
-            .iter()
-            .any(|finding| finding.code == "clock-offset")
-    );
-    assert!(
-        health
-            .clock_offset_ms
-            .is_some_and(|offset| offset < -7_190_000)
-    );
+    assert!(health.findings.iter().any(|finding| finding.code == "clock-offset"));
+    assert!(health.clock_offset_ms.is_some_and(|offset| offset < -7_190_000));
 }

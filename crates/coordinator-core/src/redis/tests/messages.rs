@@ -9,9 +9,7 @@ use coordinator_harness::{Proxy, RedisServer, eventually};
 use std::time::Duration;
 
 async fn next(subscription: &mut Subscription) -> Message {
-    tokio::time::timeout(Duration::from_secs(5), subscription.next())
-        .await
-        .expect("a message")
+    tokio::time::timeout(Duration::from_secs(5), subscription.next()).await.expect("a message")
 }
 
 /// A server without sharded pub/sub, as before 7.0.
@@ -36,15 +34,9 @@ async fn what_is_published_after_subscribing_arrives(server: RedisServer) {
     let connection = connect(&server.url()).await;
     for n in 0..100 {
         let channel = format!("c{n}");
-        let mut subscription = connection
-            .subscribe(&channel)
-            .await
-            .expect("a subscription");
+        let mut subscription = connection.subscribe(&channel).await.expect("a subscription");
         publish(&server, &channel, "message").await;
-        assert_eq!(
-            next(&mut subscription).await,
-            Message::Payload("message".into())
-        );
+        assert_eq!(next(&mut subscription).await, Message::Payload("message".into()));
     }
 }
 
@@ -60,23 +52,8 @@ async fn a_confirmed_classic_subscription_misses_nothing() {
 }
 
 async fn a_refused_channel_harms_no_other(server: RedisServer) {
-    let rules = [
-        "ACL",
-        "SETUSER",
-        "app",
-        "on",
-        ">pw",
-        "~*",
-        "resetchannels",
-        "&app:*",
-        "+@all",
-    ];
-    server
-        .command(&rules)
-        .await
-        .expect("an answer")
-        .ok()
-        .expect("a user");
+    let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "resetchannels", "&app:*", "+@all"];
+    server.command(&rules).await.expect("an answer").ok().expect("a user");
     let url = server.url().replace("redis://", "redis://app:pw@");
     let connection = connect(&url).await;
     let mut good = connection.subscribe("app:good").await.expect("allowed");
@@ -109,10 +86,7 @@ async fn a_refused_classic_subscription_is_an_error_of_its_own() {
 
 #[tokio::test]
 async fn a_cut_link_is_resubscribed_and_the_loss_is_told() {
-    for server in [
-        RedisServer::start().await.expect("a server"),
-        classic().await,
-    ] {
+    for server in [RedisServer::start().await.expect("a server"), classic().await] {
         let proxy = Proxy::start(server.addr()).await.expect("a proxy");
         let connection = connect(&proxy.url()).await;
         let mut subscription = connection.subscribe("c").await.expect("a subscription");
@@ -138,22 +112,14 @@ async fn a_burst_is_delivered_or_told_as_lost() {
     let (server, connection) = start().await;
     let mut subscription = connection.subscribe("c").await.expect("a subscription");
     let burst = "for i = 1, 20000 do redis.call('SPUBLISH', 'c', i) end return 1";
-    server
-        .command(&["EVAL", burst, "0"])
-        .await
-        .expect("an answer")
-        .ok()
-        .expect("a burst");
+    server.command(&["EVAL", burst, "0"]).await.expect("an answer").ok().expect("a burst");
     let (mut last, mut lost) = (0, false);
     while last < 20_000 {
         match next(&mut subscription).await {
             Message::Lost => lost = true,
             Message::Payload(payload) => {
                 let number: u32 = String::from_utf8_lossy(&payload).parse().expect("a number");
-                assert!(
-                    number == last + 1 || lost,
-                    "{number} after {last} without notice"
-                );
+                assert!(number == last + 1 || lost, "{number} after {last} without notice");
                 (last, lost) = (number, false);
             }
         }
@@ -167,17 +133,10 @@ async fn listeners_share_a_channel_that_is_given_up_when_idle() {
     let other = connection.subscribe("c").await.expect("a subscription");
     assert_eq!(server.calls_of("ssubscribe").await, 1);
     drop((one, other));
-    eventually(
-        Duration::from_secs(10),
-        "the channel is given up",
-        async || {
-            let channels = server
-                .command(&["PUBSUB", "SHARDCHANNELS"])
-                .await
-                .expect("an answer");
-            channels.as_array().is_some_and(<[_]>::is_empty)
-        },
-    )
+    eventually(Duration::from_secs(10), "the channel is given up", async || {
+        let channels = server.command(&["PUBSUB", "SHARDCHANNELS"]).await.expect("an answer");
+        channels.as_array().is_some_and(<[_]>::is_empty)
+    })
     .await;
 }
 
@@ -190,26 +149,17 @@ async fn invalidations_arrive_and_survive_a_cut_link() {
     let limit = Duration::from_secs(5);
     server.command(&["SET", "other", "1"]).await.expect("a set");
     server.command(&["SET", "app:a", "1"]).await.expect("a set");
-    let heard = tokio::time::timeout(limit, tracking.next())
-        .await
-        .expect("in time");
+    let heard = tokio::time::timeout(limit, tracking.next()).await.expect("in time");
     assert_eq!(heard, Invalidation::Key("app:a".into()));
     proxy.cut_all();
-    let heard = tokio::time::timeout(limit, tracking.next())
-        .await
-        .expect("in time");
+    let heard = tokio::time::timeout(limit, tracking.next()).await.expect("in time");
     assert_eq!(heard, Invalidation::All);
     // Told again when it is armed again; from then on changes are heard.
-    let heard = tokio::time::timeout(limit, tracking.next())
-        .await
-        .expect("in time");
+    let heard = tokio::time::timeout(limit, tracking.next()).await.expect("in time");
     assert_eq!(heard, Invalidation::All);
     server.command(&["SET", "app:b", "1"]).await.expect("a set");
     loop {
-        match tokio::time::timeout(limit, tracking.next())
-            .await
-            .expect("in time")
-        {
+        match tokio::time::timeout(limit, tracking.next()).await.expect("in time") {
             Invalidation::Key(key) => break assert_eq!(key, "app:b"),
             Invalidation::All => {}
         }
@@ -229,19 +179,12 @@ async fn a_blocking_read_holds_up_nobody() {
             connection.ping().await.expect("an answer");
         }
         let fields = ["XADD", stream, "1-1", "message", "x", "subscribe", "y"];
-        server
-            .command(&fields)
-            .await
-            .expect("an answer")
-            .ok()
-            .expect("an entry");
+        server.command(&fields).await.expect("an answer").ok().expect("an entry");
     };
     let (read, ()) = futures::join!(waiting, busy);
     let entries = read.expect("an entry");
     assert_eq!((entries.len(), entries[0].id.as_str()), (1, "1-1"));
     assert_eq!(entries[0].fields[1], ("subscribe".into(), "y".into()));
-    let none = connection
-        .read_stream(stream, "1-1", 10, Duration::from_millis(20))
-        .await;
+    let none = connection.read_stream(stream, "1-1", 10, Duration::from_millis(20)).await;
     assert_eq!(none.expect("an answer"), []);
 }

@@ -21,11 +21,7 @@ const LEAST: &str = "resetkeys ~app:* resetchannels &app:* -@all +@read +@write 
     +@connection +eval +evalsha +script|load +script|exists +time -@dangerous";
 
 async fn guarded() -> RedisServer {
-    RedisServer::builder()
-        .config("requirepass", SECRET)
-        .start()
-        .await
-        .expect("a server")
+    RedisServer::builder().config("requirepass", SECRET).start().await.expect("a server")
 }
 
 fn with_login(server: &RedisServer, login: &str) -> String {
@@ -36,20 +32,12 @@ fn with_login(server: &RedisServer, login: &str) -> String {
 #[tokio::test]
 async fn a_wrong_or_missing_password_is_rejected() {
     let server = guarded().await;
-    for url in [
-        server.url(),
-        with_login(&server, ":wrong"),
-        with_login(&server, "nobody:wrong"),
-    ] {
-        let error = Connection::connect(config(&url))
-            .await
-            .expect_err("is refused");
+    for url in [server.url(), with_login(&server, ":wrong"), with_login(&server, "nobody:wrong")] {
+        let error = Connection::connect(config(&url)).await.expect_err("is refused");
         assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
     }
     let url = with_login(&server, &format!(":{SECRET}"));
-    Connection::connect(config(&url))
-        .await
-        .expect("the right one");
+    Connection::connect(config(&url)).await.expect("the right one");
 }
 
 #[tokio::test]
@@ -57,28 +45,15 @@ async fn everything_works_under_least_privilege() {
     let server = RedisServer::start().await.expect("a server");
     let mut rules = vec!["ACL", "SETUSER", "app", "on", ">pw"];
     rules.extend(LEAST.split_whitespace());
-    server
-        .command(&rules)
-        .await
-        .expect("an answer")
-        .ok()
-        .expect("a user");
-    let config = config(&with_login(&server, "app:pw"))
-        .with_prefix("app")
-        .expect("a prefix");
+    server.command(&rules).await.expect("an answer").ok().expect("a user");
+    let config = config(&with_login(&server, "app:pw")).with_prefix("app").expect("a prefix");
     let connection = Connection::connect(config).await.expect("a connection");
     echo(&connection, "x").await;
-    connection
-        .set("app:k", "\u{1}x".into(), Duration::from_secs(9))
-        .await
-        .expect("a set");
+    connection.set("app:k", "\u{1}x".into(), Duration::from_secs(9)).await.expect("a set");
     assert!(connection.delete("app:k").await.expect("a delete"));
     connection.subscribe("app:c").await.expect("a subscription");
     connection.track("app:").await.expect("tracking");
-    connection
-        .read_stream("app:s", "0", 1, Duration::from_millis(5))
-        .await
-        .expect("a read");
+    connection.read_stream("app:s", "0", 1, Duration::from_millis(5)).await.expect("a read");
     let health = connection.health().await;
     assert_eq!(health.findings[0].code, "info-denied");
     let error = connection.get("other").await.expect_err("is not ours");
@@ -104,23 +79,8 @@ async fn a_rotated_password_is_taken_up_while_running() {
     let server = RedisServer::start().await.expect("a server");
     let set = async |password: &str| {
         let word = format!(">{password}");
-        let rules = [
-            "ACL",
-            "SETUSER",
-            "app",
-            "on",
-            "resetpass",
-            &word,
-            "~*",
-            "&*",
-            "+@all",
-        ];
-        server
-            .command(&rules)
-            .await
-            .expect("an answer")
-            .ok()
-            .expect("a user");
+        let rules = ["ACL", "SETUSER", "app", "on", "resetpass", &word, "~*", "&*", "+@all"];
+        server.command(&rules).await.expect("an answer").ok().expect("a user");
     };
     set("first").await;
     let password = Arc::new(Mutex::new("first".to_owned()));
@@ -129,15 +89,10 @@ async fn a_rotated_password_is_taken_up_while_running() {
     let connection = Connection::connect(config).await.expect("a connection");
     set("second").await;
     "second".clone_into(&mut password.lock().expect("unpoisoned"));
-    server
-        .command(&["CLIENT", "KILL", "TYPE", "normal"])
-        .await
-        .expect("an answer");
-    eventually(
-        Duration::from_secs(10),
-        "the new password works",
-        async || connection.ping().await.is_ok(),
-    )
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await.expect("an answer");
+    eventually(Duration::from_secs(10), "the new password works", async || {
+        connection.ping().await.is_ok()
+    })
     .await;
 }
 
@@ -161,43 +116,21 @@ async fn try_tls(server: &RedisServer, tls: Tls) -> Result<Connection> {
 async fn tls_accepts_the_right_certificates_and_refuses_the_wrong() {
     let folder = tempfile::tempdir().expect("a folder");
     let files = TlsFiles::generate(folder.path()).expect("certificates");
-    let server = RedisServer::builder()
-        .with_tls(&files)
-        .start()
-        .await
-        .expect("a server");
+    let server = RedisServer::builder().with_tls(&files).start().await.expect("a server");
     let ours = tls(&files, Some(&files.client));
-    try_tls(&server, ours.clone())
-        .await
-        .expect("the right certificates");
+    try_tls(&server, ours.clone()).await.expect("the right certificates");
 
-    let wrong_ca = Tls {
-        ca: Some(files.other_ca.clone()),
-        ..ours.clone()
-    };
-    let error = try_tls(&server, wrong_ca)
-        .await
-        .expect_err("an unknown authority");
+    let wrong_ca = Tls { ca: Some(files.other_ca.clone()), ..ours.clone() };
+    let error = try_tls(&server, wrong_ca).await.expect_err("an unknown authority");
     assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
-    let wrong_name = Tls {
-        sni: Some("redis.internal".to_owned()),
-        ..ours.clone()
-    };
-    let error = try_tls(&server, wrong_name)
-        .await
-        .expect_err("a wrong name");
+    let wrong_name = Tls { sni: Some("redis.internal".to_owned()), ..ours.clone() };
+    let error = try_tls(&server, wrong_name).await.expect_err("a wrong name");
     assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
-    try_tls(&server, tls(&files, None))
-        .await
-        .expect_err("no client certificate");
+    try_tls(&server, tls(&files, None)).await.expect_err("no client certificate");
     let stranger = tls(&files, Some(&files.stranger_client));
-    try_tls(&server, stranger)
-        .await
-        .expect_err("a stranger's certificate");
+    try_tls(&server, stranger).await.expect_err("a stranger's certificate");
     let plain = format!("redis://localhost:{}", server.port());
-    Connection::connect(config(&plain))
-        .await
-        .expect_err("plain text is no way in");
+    Connection::connect(config(&plain)).await.expect_err("plain text is no way in");
 }
 
 /// Collects what is logged.
@@ -235,32 +168,23 @@ async fn no_secret_is_shown_or_logged_at_any_level() {
     let config = config(&with_login(&server, &format!(":{SECRET}")));
     let mut shown = format!("{config:?}");
     let connection = Connection::connect(config).await.expect("a connection");
-    shown += &format!(
-        "{connection:?}{:#?}{:?}",
-        connection.config(),
-        connection.health().await
-    );
+    shown += &format!("{connection:?}{:#?}{:?}", connection.config(), connection.health().await);
     shown += &format!("{:?}", connection.subscribe("c").await);
     let command = ["CONFIG", "SET", "requirepass", "changed"];
     let login = ["AUTH", SECRET];
     let mut operator = server.connect().await.expect("a connection");
     let _ = operator.command(&login).await;
     operator.command(&command).await.expect("an answer");
-    operator
-        .command(&["CLIENT", "KILL", "TYPE", "normal"])
-        .await
-        .expect("an answer");
-    eventually(
-        Duration::from_secs(5),
-        "the change is felt",
-        async || match connection.ping().await {
+    operator.command(&["CLIENT", "KILL", "TYPE", "normal"]).await.expect("an answer");
+    eventually(Duration::from_secs(5), "the change is felt", async || {
+        match connection.ping().await {
             Ok(_) => false,
             Err(error) => {
                 shown += &format!("{error:?} {error} {}", error.chain());
                 true
             }
-        },
-    )
+        }
+    })
     .await;
     connection.close().await;
     shown += &String::from_utf8_lossy(&log.0.lock().expect("unpoisoned"));

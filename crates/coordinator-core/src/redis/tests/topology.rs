@@ -7,29 +7,17 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn a_failover_is_followed_to_the_new_master() {
-    let sentinel = Sentinel::start(1, 1)
-        .await
-        .expect("a master with a replica");
+    let sentinel = Sentinel::start(1, 1).await.expect("a master with a replica");
     let connection = connect(&sentinel.url()).await;
     let key = connection.keyspace().shard("t", 0).key("n", "");
-    connection
-        .run(&INCREMENT, vec![key.clone()], vec![])
-        .await
-        .expect("the old master");
+    connection.run(&INCREMENT, vec![key.clone()], vec![]).await.expect("the old master");
     let old = sentinel.current_master().await.expect("a master").port();
     sentinel.failover().await.expect("a failover");
-    eventually(
-        Duration::from_secs(20),
-        "the new master takes writes",
-        async || {
-            let written = connection
-                .run(&INCREMENT, vec![key.clone()], vec![])
-                .await
-                .is_ok();
-            let new = sentinel.current_master().await.map(RedisServer::port);
-            written && new.is_some_and(|new| new != old)
-        },
-    )
+    eventually(Duration::from_secs(20), "the new master takes writes", async || {
+        let written = connection.run(&INCREMENT, vec![key.clone()], vec![]).await.is_ok();
+        let new = sentinel.current_master().await.map(RedisServer::port);
+        written && new.is_some_and(|new| new != old)
+    })
     .await;
 }
 
@@ -40,28 +28,17 @@ async fn a_demoted_server_rejects_and_is_asked_again_after_its_promotion() {
     let connection = connect(&master.url()).await;
     let key = connection.keyspace().shard("t", 0).key("n", "");
     let port = other.port().to_string();
-    master
-        .command(&["REPLICAOF", "127.0.0.1", &port])
-        .await
-        .expect("a demotion");
-    eventually(
-        Duration::from_secs(10),
-        "the refusal is named",
-        async || match connection.run(&INCREMENT, vec![key.clone()], vec![]).await {
+    master.command(&["REPLICAOF", "127.0.0.1", &port]).await.expect("a demotion");
+    eventually(Duration::from_secs(10), "the refusal is named", async || {
+        match connection.run(&INCREMENT, vec![key.clone()], vec![]).await {
             Ok(_) => false,
             Err(error) => error.kind() == ErrorKind::Rejected,
-        },
-    )
+        }
+    })
     .await;
-    master
-        .command(&["REPLICAOF", "NO", "ONE"])
-        .await
-        .expect("a promotion");
+    master.command(&["REPLICAOF", "NO", "ONE"]).await.expect("a promotion");
     eventually(Duration::from_secs(10), "writes pass again", async || {
-        connection
-            .run(&INCREMENT, vec![key.clone()], vec![])
-            .await
-            .is_ok()
+        connection.run(&INCREMENT, vec![key.clone()], vec![]).await.is_ok()
     })
     .await;
 }
@@ -73,25 +50,13 @@ async fn a_cluster_serves_every_shard_and_channel() {
     for shard in 0..64 {
         let shard = connection.keyspace().shard("t", shard);
         let key = shard.key("n", "");
-        connection
-            .run(&INCREMENT, vec![key], vec![])
-            .await
-            .expect("a step");
-        connection
-            .subscribe(&shard.key("wake", "x"))
-            .await
-            .expect("a subscription");
+        connection.run(&INCREMENT, vec![key], vec![]).await.expect("a step");
+        connection.subscribe(&shard.key("wake", "x")).await.expect("a subscription");
     }
-    let mut tracking = connection
-        .track(connection.keyspace().prefix())
-        .await
-        .expect("tracking");
+    let mut tracking = connection.track(connection.keyspace().prefix()).await.expect("tracking");
     for shard in 0..64 {
         let key = connection.keyspace().shard("t", shard).key("n", "");
-        connection
-            .run(&INCREMENT, vec![key], vec![])
-            .await
-            .expect("a step");
+        connection.run(&INCREMENT, vec![key], vec![]).await.expect("a step");
     }
     // The bare client hears a third of these.
     for _ in 0..64 {
@@ -106,15 +71,9 @@ async fn a_cluster_serves_every_shard_and_channel() {
 
 #[tokio::test]
 async fn a_socket_is_as_good_as_a_port() {
-    let server = RedisServer::builder()
-        .unix_socket(true)
-        .start()
-        .await
-        .expect("a server");
+    let server = RedisServer::builder().unix_socket(true).start().await.expect("a server");
     let socket = server.socket().expect("a socket");
     let url = format!("unix://{}", socket.display());
-    let connection = Connection::connect(config(&url))
-        .await
-        .expect("a connection");
+    let connection = Connection::connect(config(&url)).await.expect("a connection");
     assert_eq!(echo(&connection, "x").await, "x");
 }
