@@ -161,7 +161,7 @@ impl ManualClock {
     /// A clock at its beginning; its wall clock says 2030-01-01.
     pub fn new() -> Self {
         let clock = Self::default();
-        clock.lock().unix = Duration::from_secs(1_893_456_000);
+        clock.lock().unix = Duration::from_hours(525_960);
         clock
     }
 

@@ -346,7 +346,7 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         let fault = |why: &str| Err(Error::misuse("config", why));
         for timeout in [self.command_timeout, self.connect_timeout] {
-            if timeout.is_zero() || timeout > Duration::from_secs(3600) {
+            if timeout.is_zero() || timeout > Duration::from_hours(1) {
                 return fault("a timeout must be more than zero and at most an hour");
             }
         }

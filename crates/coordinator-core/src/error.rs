@@ -30,7 +30,7 @@ impl ErrorKind {
             Self::Indeterminate => "no answer came, the step was perhaps applied",
             Self::Rejected => "the server refused",
             Self::Corrupt => "the answer cannot be understood",
-            Self::Misuse => "the call is wrong",
+            Self::Misuse => "invalid use",
         }
     }
 }
@@ -48,7 +48,7 @@ impl ErrorKind {
 /// let error = Error::misuse("locks.acquire", "the ttl is zero");
 /// assert_eq!(error.kind(), ErrorKind::Misuse);
 /// assert!(!error.is_retryable());
-/// assert_eq!(error.chain(), "locks.acquire: the call is wrong: the ttl is zero");
+/// assert_eq!(error.chain(), "locks.acquire: invalid use: the ttl is zero");
 /// ```
 pub struct Error(Box<Inner>);
 

@@ -11,7 +11,7 @@ pub(crate) const SHARDS: u16 = 64;
 
 /// For how long a fence outlives its last grant or renewal; after that the server's clock alone
 /// keeps fences rising.
-pub(crate) const FENCE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const FENCE_TTL: Duration = Duration::from_hours(168);
 
 /// A request for a lock.
 #[derive(Debug, Clone)]

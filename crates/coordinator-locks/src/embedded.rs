@@ -137,12 +137,11 @@ impl Embedded {
             state.wake(&lease.name, fence);
             return true;
         }
-        match state.tombstone(&lease.name, &lease.token, now) {
-            Some(mark) => mark == Mark::Released,
-            None => {
-                state.tombstones.insert(key, (Mark::Absent, until));
-                false
-            }
+        if let Some(mark) = state.tombstone(&lease.name, &lease.token, now) {
+            mark == Mark::Released
+        } else {
+            state.tombstones.insert(key, (Mark::Absent, until));
+            false
         }
     }
 

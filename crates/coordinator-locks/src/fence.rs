@@ -60,7 +60,7 @@ pub struct FenceRegister {
 
 impl FenceRegister {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, retention: Duration::from_secs(7 * 24 * 3600) }
+        Self { inner, retention: Duration::from_hours(168) }
     }
 
     /// For how long after the last admitted write a fence is remembered: longer than any stale

@@ -322,7 +322,7 @@ mod tests {
         let clock = ManualClock::new();
         let state = lease(&clock, 10, None);
         state.note_unreachable();
-        clock.advance(validity(state.ttl) - Duration::from_millis(1));
+        clock.advance(validity(state.ttl).checked_sub(Duration::from_millis(1)).unwrap());
         assert!(state.is_valid());
         clock.advance(Duration::from_millis(1));
         assert_eq!(state.lost().await, LossReason::Unreachable);

@@ -30,7 +30,7 @@ use std::{
 };
 
 /// The longest ttl and wait.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(8760);
 /// The shortest ttl: below it the allowance for drift and a round trip leave nothing.
 const SHORTEST: Duration = Duration::from_millis(10);
 /// The longest description of a task, in bytes.
@@ -175,7 +175,7 @@ impl Locks {
 
     /// The lock of a task, named `task:<task>`; ttl 60 s.
     pub fn task(&self, task: &str) -> Lock {
-        Lock::new(self, Name::composed("task", &[task]), Duration::from_secs(60))
+        Lock::new(self, Name::composed("task", &[task]), Duration::from_mins(1))
     }
 
     /// The lock of an operation on a resource, named `resource:<resource>:<operation>`; ttl 15 s.
@@ -209,7 +209,7 @@ impl Locks {
     /// Dropping the future leaves it open whether the lock was released; release it again.
     pub async fn release(&self, name: &str, token: &Token) -> Result<Release> {
         let name = Name::new(name)?;
-        let surrender = self.inner.surrender(&name, token, Duration::from_secs(60));
+        let surrender = self.inner.surrender(&name, token, Duration::from_mins(1));
         self.inner.release(&surrender).await
     }
 
@@ -235,7 +235,7 @@ impl Locks {
         let clock = self.inner.clock();
         let limit = clock.now() + self.inner.backend.step_timeout() * 2;
         let (name, fence) = (Name::new(name)?, held.holder.fence.get());
-        let tombstone = LONGEST.min(held.ttl + Duration::from_secs(3600));
+        let tombstone = LONGEST.min(held.ttl + Duration::from_hours(1));
         let asked = self.inner.backend.force_release(&name, fence, tombstone, reason);
         let taken = until(&**clock, limit, asked).await.unwrap_or_else(|| Err(unanswered(STEP)))?;
         if taken {
@@ -348,11 +348,6 @@ impl Locks {
         self.inner.closed.store(true, Ordering::Release);
         let clock = self.inner.clock();
         until(&**clock, clock.now() + limit, self.inner.worker.idle()).await.is_some()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.inner
     }
 }
 

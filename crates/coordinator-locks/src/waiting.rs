@@ -81,11 +81,6 @@ impl Lines {
             });
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        unpoisoned(&self.0).len()
-    }
 }
 
 /// A place in a line; dropping it steps out.
@@ -177,5 +172,44 @@ impl Head {
             () = heard => {}
             () = clock.sleep_until(known.look_again.min(deadline)) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator_core::clock::ManualClock;
+
+    fn known(fence: u64, clock: &ManualClock) -> Known {
+        Known { fence, holder: None, look_again: clock.now() + Duration::from_secs(9) }
+    }
+
+    #[tokio::test]
+    async fn a_line_lives_as_long_as_somebody_stands_in_it() {
+        let lines = Arc::new(Lines::default());
+        let name = Name::new("a").expect("a name");
+        let (one, other) = (lines.enter(&name), lines.enter(&name));
+        one.learn(Some(known(7, &ManualClock::new())));
+        drop(one);
+        assert_eq!(other.known().expect("is passed on").fence, 7);
+        drop(other);
+        assert!(unpoisoned(&lines.0).is_empty());
+        assert!(lines.enter(&name).known().is_none());
+    }
+
+    #[tokio::test]
+    async fn old_news_wakes_nobody() {
+        let (lines, clock) = (Arc::new(Lines::default()), ManualClock::new());
+        let name = Name::new("a").expect("a name");
+        let place = lines.enter(&name);
+        let mut head = place.first().await;
+        lines.released(&name, 6);
+        let known = known(7, &clock);
+        let deadline = clock.now() + Duration::from_secs(99);
+        let mut waiting = Box::pin(head.wait(&place, &known, &clock, deadline));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        lines.released(&name, 7);
+        waiting.await;
     }
 }

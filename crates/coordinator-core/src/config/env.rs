@@ -139,8 +139,8 @@ mod tests {
         assert_eq!(tls.ca, Some("/url.pem".into()));
         assert_eq!(tls.sni.as_deref(), Some("name"));
         assert_eq!(config.keyspace().prefix(), "app");
-        assert_eq!(config.session_ttl(), Some(Duration::from_secs(1800)));
-        assert_eq!(config.document_ttl(), Some(Duration::from_secs(86_400)));
+        assert_eq!(config.session_ttl(), Some(Duration::from_mins(30)));
+        assert_eq!(config.document_ttl(), Some(Duration::from_hours(24)));
         assert_eq!(config.max_connections(), 50);
         match config.credentials() {
             Credentials::Fixed { password, .. } => assert_eq!(password.expose(), "own"),

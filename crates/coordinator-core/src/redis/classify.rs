@@ -44,6 +44,18 @@ fn words(details: &str) -> &str {
     details
 }
 
+/// What to show of an error: the client prints errors of the system as Rust prints their fields.
+fn readable(details: &str) -> String {
+    for field in ["message: \"", "error: \""] {
+        if let Some((_, rest)) = details.split_once(field)
+            && let Some((text, _)) = rest.split_once('"')
+        {
+            return text.to_owned();
+        }
+    }
+    details.to_owned()
+}
+
 pub(super) fn is_noscript(error: &FredError) -> bool {
     error.details().starts_with("NOSCRIPT")
 }
@@ -55,7 +67,7 @@ pub(super) fn is_readonly(error: &FredError) -> bool {
 
 /// An error of a command that was handed to the client.
 pub(super) fn command(step: &'static str, error: &FredError) -> Error {
-    Error::new(kind(error), step).with_source(error.details().to_owned())
+    Error::new(kind(error), step).with_source(readable(error.details()))
 }
 
 /// An error of a read: whether it was executed does not matter, so not knowing is no worry.
@@ -64,7 +76,7 @@ pub(super) fn read(step: &'static str, error: &FredError) -> Error {
         ErrorKind::Indeterminate => ErrorKind::Unavailable,
         other => other,
     };
-    Error::new(kind, step).with_source(error.details().to_owned())
+    Error::new(kind, step).with_source(readable(error.details()))
 }
 
 /// An error of connecting.
@@ -80,7 +92,7 @@ pub(super) fn connect(error: &FredError) -> Error {
             _ => ErrorKind::Unavailable,
         },
     };
-    Error::new(kind, "connect").with_source(details.to_owned())
+    Error::new(kind, "connect").with_source(readable(details))
 }
 
 fn kind(error: &FredError) -> ErrorKind {
@@ -142,6 +154,15 @@ mod tests {
         ] {
             assert_eq!(of(FredKind::Unknown, details), expected, "{details}");
         }
+    }
+
+    #[test]
+    fn errors_of_the_system_read_as_text() {
+        let details = r#"Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }"#;
+        assert_eq!(readable(details), "Connection refused");
+        let details = r#"Custom { kind: Uncategorized, error: "failed to lookup address" }"#;
+        assert_eq!(readable(details), "failed to lookup address");
+        assert_eq!(readable("OOM command not allowed"), "OOM command not allowed");
     }
 
     #[test]

@@ -35,6 +35,12 @@ pub(super) struct Inner {
     rejoining: Arc<AtomicBool>,
 }
 
+impl Inner {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
 impl Connection {
     /// Connects, and fails if the first attempt fails.
     ///
@@ -123,7 +129,7 @@ impl Connection {
     }
 
     pub(super) fn check_open(&self, step: &'static str) -> Result<()> {
-        if self.inner.closed.load(Ordering::Acquire) {
+        if self.inner.is_closed() {
             return Err(Error::misuse(step, "the connection is closed"));
         }
         Ok(())

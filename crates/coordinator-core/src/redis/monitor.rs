@@ -32,9 +32,7 @@ pub(super) async fn watch(connection: Weak<Inner>) {
             event = reconnects.recv() => event.is_ok(),
             () = tokio::time::sleep(LOOK) => false,
         };
-        let Some(inner) = connection.upgrade() else {
-            return;
-        };
+        let Some(inner) = connection.upgrade().filter(|inner| !inner.is_closed()) else { return };
         if !hastened {
             looks = looks.wrapping_add(1);
         }

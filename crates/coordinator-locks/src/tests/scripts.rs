@@ -89,7 +89,7 @@ async fn one_damaged_lock_does_not_stop_the_renewal_of_others() {
     let stage = redis().await;
     let server = stage.server.as_ref().expect("a server");
     let shard = name("a").shard(SHARDS);
-    let other = (0..).map(|n| format!("n{n}")).find(|n| name(n).shard(SHARDS) == shard);
+    let other = (0..u16::MAX).map(|n| format!("n{n}")).find(|n| name(n).shard(SHARDS) == shard);
     let (one, other) = (claim("a"), claim(&other.expect("endless")));
     stage.backend.acquire(&one).await.expect("granted");
     let key = keys(server, "lock:a").await.remove(0);

@@ -35,7 +35,7 @@ async fn words_pass_unharmed(url: &str) {
     for word in WORDS {
         let key = shard.key("word", "");
         let value = Bytes::from(format!("\u{1}{word}"));
-        connection.set(&key, value.clone(), Duration::from_secs(60)).await.expect("a set");
+        connection.set(&key, value.clone(), Duration::from_mins(1)).await.expect("a set");
         let key = &key;
         let (connection, value) = (&connection, &value);
         let reads = join_all((0..16).map(|n| async move {

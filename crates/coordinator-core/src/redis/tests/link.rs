@@ -50,7 +50,7 @@ async fn a_half_open_link_is_given_up_and_made_anew() {
     let server = RedisServer::start().await.expect("a server");
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
     let connection = connect(&proxy.url()).await;
-    connection.set("k", "\u{1}x".into(), Duration::from_secs(60)).await.expect("a set");
+    connection.set("k", "\u{1}x".into(), Duration::from_mins(1)).await.expect("a set");
     proxy.black_hole(true);
     assert!(connection.get("k").await.is_err());
     proxy.black_hole(false);
