@@ -1,0 +1,43 @@
+//! The `coordinator` command, built from the public API of [`coordinator`] alone.
+//!
+//! It reads the command line and hands over to one module per verb; it decides nothing.
+
+mod cli;
+mod context;
+mod demo;
+mod failure;
+mod health;
+mod lock;
+mod output;
+mod signals;
+
+use crate::{
+    cli::{Cli, Verb},
+    context::Context,
+    failure::Failure,
+};
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Cli { global, verb } = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    let context = Context::from(global);
+    output::log(context.verbose);
+    let done = Box::pin(run(&verb, &context)).await;
+    ExitCode::from(done.unwrap_or_else(|failure| {
+        output::note(&failure);
+        failure.exit()
+    }))
+}
+
+async fn run(verb: &Verb, context: &Context) -> Result<u8, Failure> {
+    match verb {
+        Verb::Demo(args) => demo::run(args, context).await,
+        Verb::Health => health::run(context).await,
+        Verb::Lock(args) => lock::run(args, context).await,
+        Verb::Completions { shell } => cli::completions(*shell),
+    }
+}

@@ -1,0 +1,7 @@
+//! The real binary against real servers: exit codes, JSON keys, and what is left behind.
+
+mod health;
+mod hold;
+mod run;
+mod support;
+mod usage;
