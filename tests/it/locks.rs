@@ -130,12 +130,15 @@ async fn a_release_wakes_who_waits(x: Stage) {
         let next = waiting.await.expect("no panic");
         next.release().await.expect("an answer");
         eventually(SECOND * 10, "nobody listens any more", async || {
+            // A moment of courtesy passes first.
+            x.elapse(SECOND).await;
             let held = take(&x.peer, "a").await;
             let waiters = x.peer.show("a").await.expect("an answer").expect("is held").waiters;
             held.release().await.expect("an answer");
             waiters == 0
         })
         .await;
+        x.elapse(SECOND).await;
     }
 }
 

@@ -51,6 +51,9 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
                 return Ok(timed_out(&place));
             }
         }
+        if let Some(courtesy) = inner.lines.courtesy(name, clock.now()) {
+            clock.sleep_until(courtesy.min(deadline)).await;
+        }
         match claim.attempt(limit).await {
             Ok(Attempt::Granted(guard)) => {
                 let look_again = head.look_again(clock.now(), Some(guard.remaining()));

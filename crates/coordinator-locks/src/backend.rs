@@ -65,6 +65,15 @@ pub(crate) struct Surrender {
     pub(crate) tombstone: Duration,
 }
 
+/// The answer to a surrender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Released {
+    /// Whether the token held the lock, now or when it was first released.
+    pub(crate) was_held: bool,
+    /// How many listeners were woken.
+    pub(crate) woken: u64,
+}
+
 /// A lock as the backend sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
@@ -119,8 +128,8 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         leases: &'a [Renewal],
     ) -> BoxFuture<'a, Result<Vec<Renewed>>>;
 
-    /// Gives a lock up and leaves a tombstone; whether it was held by the token.
-    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<bool>>;
+    /// Gives a lock up and leaves a tombstone.
+    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>>;
 
     /// Takes the lock from the holder with this fence; whether it held it.
     fn force_release<'a>(

@@ -5,8 +5,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, FENCE_TTL, Renewal, Renewed, SHARDS, Seen, Surrender,
-        Wake, Wakeups,
+        Acquired, Admitted, Backend, Claim, FENCE_TTL, Released, Renewal, Renewed, SHARDS, Seen,
+        Surrender, Wake, Wakeups,
     },
     token::{Fence, Identity, Token},
 };
@@ -124,7 +124,7 @@ impl Embedded {
         leases.iter().map(&mut renew).collect()
     }
 
-    fn release_now(&self, lease: &Surrender) -> bool {
+    fn release_now(&self, lease: &Surrender) -> Released {
         let (mut state, now) = self.now();
         let key = grave(&lease.name, &lease.token);
         let until = now + lease.tombstone;
@@ -134,15 +134,14 @@ impl Embedded {
             let fence = held.fence;
             state.locks.remove(&lease.name);
             state.tombstones.insert(key, (Mark::Released, until));
-            state.wake(&lease.name, fence);
-            return true;
+            let woken = state.wake(&lease.name, fence);
+            return Released { was_held: true, woken };
         }
-        if let Some(mark) = state.tombstone(&lease.name, &lease.token, now) {
-            mark == Mark::Released
-        } else {
+        let mark = state.tombstone(&lease.name, &lease.token, now);
+        if mark.is_none() {
             state.tombstones.insert(key, (Mark::Absent, until));
-            false
         }
+        Released { was_held: mark == Some(Mark::Released), woken: 0 }
     }
 
     fn force_release_now(&self, name: &Name, fence: u64, tombstone: Duration) -> bool {
@@ -188,12 +187,14 @@ impl State {
         (*until > now).then_some(*mark)
     }
 
-    fn wake(&mut self, name: &Name, fence: u64) {
-        if let Some(channel) = self.channels.get(name)
-            && channel.send(fence).is_err()
-        {
+    /// Wakes who listens, and counts them.
+    fn wake(&mut self, name: &Name, fence: u64) -> u64 {
+        let Some(channel) = self.channels.get(name) else { return 0 };
+        let woken = channel.send(fence).unwrap_or(0);
+        if woken == 0 {
             self.channels.remove(name);
         }
+        woken as u64
     }
 
     fn seen(&self, name: &Name, now: Instant) -> Option<Seen> {
@@ -252,7 +253,7 @@ impl Backend for Embedded {
         Box::pin(ready(Ok(self.renew_now(leases))))
     }
 
-    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<bool>> {
+    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>> {
         Box::pin(ready(Ok(self.release_now(lease))))
     }
 

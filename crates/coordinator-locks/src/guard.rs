@@ -1,7 +1,7 @@
 //! The guard: what holds a lock, and gives it up however it ends.
 
 use crate::{
-    backend::{Renewal, Renewed, Surrender},
+    backend::{Released, Renewal, Renewed, Surrender},
     lease::{Lease, LossReason},
     locks::Inner,
     token::{Fence, Token},
@@ -147,9 +147,11 @@ impl Guard {
         state.end(LossReason::Released);
         let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
         let released = self.inner.release(&surrender).await?;
-        self.inner.lines.released(&state.name, state.fence);
         self.armed = false;
-        Ok(released)
+        let now = self.inner.clock().now();
+        let hold = now.saturating_since(state.since);
+        self.inner.lines.released(&state.name, state.fence, released.woken, hold, now);
+        Ok(if released.was_held { Release::Released } else { Release::AlreadyGone })
     }
 
     /// Stops guarding without giving up: whoever has the token goes on, here or in another
@@ -218,14 +220,13 @@ impl Inner {
     }
 
     /// Releases, and asks again where no answer came.
-    pub(crate) async fn release(&self, surrender: &Surrender) -> Result<Release> {
+    pub(crate) async fn release(&self, surrender: &Surrender) -> Result<Released> {
         let clock = self.clock();
         let limit = clock.now() + self.backend.step_timeout() * 2;
         let mut delay = Duration::from_millis(10);
         loop {
             let error = match until(&**clock, limit, self.backend.release(surrender)).await {
-                Some(Ok(true)) => return Ok(Release::Released),
-                Some(Ok(false)) => return Ok(Release::AlreadyGone),
+                Some(Ok(released)) => return Ok(released),
                 Some(Err(error)) => error,
                 None => unanswered("locks.release"),
             };

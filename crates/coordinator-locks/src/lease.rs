@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) fence: u64,
     pub(crate) owner: String,
     pub(crate) ttl: Duration,
+    /// When it was asked for.
+    pub(crate) since: Instant,
     /// The end that no renewal goes beyond.
     hold_until: Option<Instant>,
     clock: Arc<dyn Clock>,
@@ -78,7 +80,7 @@ impl State {
         let until = cap(sent + validity(ttl), hold_until);
         let status = watch::channel(Status::Held { until, unreachable: false }).0;
         let shard = name.shard(SHARDS);
-        Self { name, shard, token, fence, owner, ttl, hold_until, clock, status }
+        Self { name, shard, token, fence, owner, ttl, since: sent, hold_until, clock, status }
     }
 
     /// When it ends, unless it is renewed; long ago once it is lost.

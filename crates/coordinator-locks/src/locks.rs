@@ -210,7 +210,8 @@ impl Locks {
     pub async fn release(&self, name: &str, token: &Token) -> Result<Release> {
         let name = Name::new(name)?;
         let surrender = self.inner.surrender(&name, token, Duration::from_mins(1));
-        self.inner.release(&surrender).await
+        let released = self.inner.release(&surrender).await?;
+        Ok(if released.was_held { Release::Released } else { Release::AlreadyGone })
     }
 
     /// Takes a lock away from whoever holds it, and answers from whom. The holder is told with
@@ -239,7 +240,7 @@ impl Locks {
         let asked = self.inner.backend.force_release(&name, fence, tombstone, reason);
         let taken = until(&**clock, limit, asked).await.unwrap_or_else(|| Err(unanswered(STEP)))?;
         if taken {
-            self.inner.lines.released(&name, fence);
+            self.inner.lines.released(&name, fence, 0, Duration::ZERO, clock.now());
             tracing::warn!(lock = %name, fence, owner = held.holder.owner, reason, "forced");
         }
         Ok(taken.then_some(held))

@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, FENCE_TTL, Renewal, Renewed, SHARDS, Seen, Surrender,
-        Wake, Wakeups,
+        Acquired, Admitted, Backend, Claim, FENCE_TTL, Released, Renewal, Renewed, SHARDS, Seen,
+        Surrender, Wake, Wakeups,
     },
     token::{Fence, Holder, Identity},
 };
@@ -181,7 +181,7 @@ impl Backend for Redis {
         })
     }
 
-    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<bool>> {
+    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>> {
         Box::pin(async move {
             let shard = self.shard(&lease.name);
             let keys = vec![lock(shard, &lease.name), tombstone(shard, &lease.token), index(shard)];
@@ -192,7 +192,8 @@ impl Backend for Redis {
                 channel(shard, &lease.name).into(),
             ];
             let reply = self.connection.run(&RELEASE, keys, args).await?;
-            Ok(reply.fields(RELEASE.name()).int()? == 1)
+            let mut fields = reply.fields(RELEASE.name());
+            Ok(Released { was_held: fields.int()? == 1, woken: fields.unsigned()? })
         })
     }
 

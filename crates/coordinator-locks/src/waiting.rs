@@ -19,12 +19,20 @@ use tokio::sync::watch;
 
 /// The longest time between two looks at a held lock: a wake-up may be lost.
 const REPROBE: Duration = Duration::from_secs(1);
-/// The same where no subscription can be had.
+/// What a turn takes besides holding the lock: a wake-up and two round trips.
+const TURN: Duration = Duration::from_micros(500);
+/// The longest that a process leaves a lock to others after releasing it.
+const COURTESY: Duration = Duration::from_millis(50);
+/// The same as the first where no subscription can be had.
 pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// The lines of this process, by name; a line lives as long as somebody stands in it.
 #[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<HashMap<Name, Arc<Line>>>);
+pub(crate) struct Lines {
+    lines: Mutex<HashMap<Name, Arc<Line>>>,
+    /// Until when this process leaves a name that it gave up to others.
+    courtesy: Mutex<HashMap<Name, Instant>>,
+}
 
 #[derive(Debug)]
 struct Line {
@@ -59,7 +67,7 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Lines {
     /// Stands at the end of a name's line.
     pub(crate) fn enter(self: &Arc<Self>, name: &Name) -> Place {
-        let mut lines = unpoisoned(&self.0);
+        let mut lines = unpoisoned(&self.lines);
         let line = lines.entry(name.clone()).or_insert_with(|| {
             Arc::new(Line {
                 head: tokio::sync::Mutex::default(),
@@ -70,16 +78,41 @@ impl Lines {
         Place { lines: self.clone(), name: name.clone(), line: Some(line.clone()) }
     }
 
-    /// A holder in this process gave the lock up: whoever is first in line need not wait for the
-    /// message.
-    pub(crate) fn released(&self, name: &Name, fence: u64) {
-        if let Some(line) = unpoisoned(&self.0).get(name) {
+    /// A holder in this process gave the lock up after holding it for `hold`, and `woken` clients
+    /// heard of it.
+    ///
+    /// If they are all ours, whoever is first in line need not wait for the message. If other
+    /// processes wait, they are given time for a turn each: whoever releases is nearer to the lock
+    /// than who must be woken first, and would win again and again.
+    pub(crate) fn released(
+        &self,
+        name: &Name,
+        fence: u64,
+        woken: u64,
+        hold: Duration,
+        now: Instant,
+    ) {
+        let lines = unpoisoned(&self.lines);
+        let line = lines.get(name);
+        let others = woken.saturating_sub(u64::from(line.is_some()));
+        if others > 0 {
+            let turns = u32::try_from(others.min(32)).unwrap_or(32);
+            let courtesy = ((hold + TURN) * turns).min(COURTESY);
+            let mut until = unpoisoned(&self.courtesy);
+            until.retain(|_, until| *until > now);
+            until.insert(name.clone(), now + courtesy);
+        } else if let Some(line) = line {
             line.released.send_if_modified(|released| {
                 let news = fence > *released;
                 *released = fence.max(*released);
                 news
             });
         }
+    }
+
+    /// Until when to leave a name to others, if at all.
+    pub(crate) fn courtesy(&self, name: &Name, now: Instant) -> Option<Instant> {
+        unpoisoned(&self.courtesy).get(name).copied().filter(|until| *until > now)
     }
 }
 
@@ -112,7 +145,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut lines = unpoisoned(&self.lines.0);
+        let mut lines = unpoisoned(&self.lines.lines);
         self.line = None;
         // Lines are handed out under this lock only, so a count of one is final.
         if lines.get(&self.name).is_some_and(|line| Arc::strong_count(line) == 1) {
@@ -193,7 +226,7 @@ mod tests {
         drop(one);
         assert_eq!(other.known().expect("is passed on").fence, 7);
         drop(other);
-        assert!(unpoisoned(&lines.0).is_empty());
+        assert!(unpoisoned(&lines.lines).is_empty());
         assert!(lines.enter(&name).known().is_none());
     }
 
@@ -203,13 +236,33 @@ mod tests {
         let name = Name::new("a").expect("a name");
         let place = lines.enter(&name);
         let mut head = place.first().await;
-        lines.released(&name, 6);
+        lines.released(&name, 6, 1, Duration::ZERO, clock.now());
         let known = known(7, &clock);
         let deadline = clock.now() + Duration::from_secs(99);
         let mut waiting = Box::pin(head.wait(&place, &known, &clock, deadline));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(waiting.as_mut().poll(&mut context).is_pending());
-        lines.released(&name, 7);
+        lines.released(&name, 7, 1, Duration::ZERO, clock.now());
         waiting.await;
+    }
+
+    #[tokio::test]
+    async fn others_are_left_a_turn_each_and_no_more() {
+        let (lines, clock) = (Arc::new(Lines::default()), ManualClock::new());
+        let name = Name::new("a").expect("a name");
+        let now = clock.now();
+        let hold = Duration::from_millis(1);
+        // Only we ourselves were woken.
+        let place = lines.enter(&name);
+        lines.released(&name, 1, 1, hold, now);
+        assert_eq!(lines.courtesy(&name, now), None);
+        drop(place);
+        lines.released(&name, 2, 4, hold, now);
+        let until = lines.courtesy(&name, now).expect("others wait");
+        assert_eq!(until.saturating_since(now), (hold + TURN) * 4);
+        assert_eq!(lines.courtesy(&name, until), None);
+        lines.released(&name, 3, 1000, Duration::from_secs(9), now);
+        let until = lines.courtesy(&name, now).expect("others wait");
+        assert_eq!(until.saturating_since(now), COURTESY);
     }
 }

@@ -11,6 +11,7 @@ use crate::{
 use coordinator_core::clock::{Instant, until};
 use rand::RngExt as _;
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -52,12 +53,18 @@ struct Watched {
     due: Instant,
 }
 
+/// What is watched, by when it is due; the number tells apart what is due at once.
+type Schedule = BTreeMap<(Instant, u64), Arc<State>>;
+
 /// Runs until the locks and every guard are dropped.
 async fn keep(backend: Arc<dyn Backend>, shard: u16, mut inbox: mpsc::UnboundedReceiver<Watched>) {
     let clock = backend.clock().clone();
-    let mut watched: Vec<Watched> = Vec::new();
+    let mut schedule = Schedule::new();
+    let mut next_id = 0_u64;
+    // How many entries may pile up before those that have ended are swept out.
+    let mut sweep_at = 256;
     loop {
-        let next = watched.iter().map(|watched| watched.due).min();
+        let next = schedule.first_key_value().map(|((due, _), _)| *due);
         let alarm = async {
             match next {
                 Some(due) => clock.sleep_until(due).await,
@@ -65,54 +72,49 @@ async fn keep(backend: Arc<dyn Backend>, shard: u16, mut inbox: mpsc::UnboundedR
             }
         };
         tokio::select! {
-            leased = inbox.recv() => match leased {
-                Some(leased) => watched.push(leased),
-                None => return,
-            },
-            () = alarm => renew_due(&*backend, shard, &mut watched).await,
+            leased = inbox.recv() => {
+                let Some(Watched { lease, due }) = leased else { return };
+                next_id += 1;
+                schedule.insert((due, next_id), lease);
+                if schedule.len() >= sweep_at {
+                    schedule.retain(|_, lease| lease.loss().is_none());
+                    sweep_at = (schedule.len() * 2).max(256);
+                }
+            }
+            () = alarm => renew_due(&*backend, shard, &mut schedule).await,
         }
     }
 }
 
 /// Renews everything that is due now or soon.
-async fn renew_due(backend: &dyn Backend, shard: u16, watched: &mut Vec<Watched>) {
+async fn renew_due(backend: &dyn Backend, shard: u16, schedule: &mut Schedule) {
     let clock = backend.clock();
-    watched.retain(|watched| match watched.lease.loss() {
-        Some(reason) => {
-            watched.lease.end(reason);
-            false
-        }
-        None => true,
-    });
     let now = clock.now();
-    let soon = |watched: &Watched| watched.due <= now + watched.lease.ttl / 20;
-    let due: Vec<usize> = (0..watched.len()).filter(|&at| soon(&watched[at])).collect();
-    let mut over = Vec::new();
-    for batch in due.chunks(BATCH) {
+    let slack = schedule.first_key_value().map_or(Duration::ZERO, |(_, lease)| lease.ttl / 20);
+    let later = schedule.split_off(&(now + slack, u64::MAX));
+    let due = std::mem::replace(schedule, later);
+    let mut due = due.into_iter().map(|((_, id), lease)| (id, lease)).peekable();
+    while due.peek().is_some() {
         let sent = clock.now();
-        let mut asked = Vec::with_capacity(batch.len());
-        let mut leases = Vec::with_capacity(batch.len());
-        for &at in batch {
-            let lease = &watched[at].lease;
-            match lease.next_renewal(sent) {
-                Some((_, ttl)) => {
-                    asked.push((at, ttl));
-                    let (name, token) = (lease.name.clone(), lease.token.clone());
-                    leases.push(Renewal { name, token, ttl });
-                }
-                None => over.push(at),
+        let (mut asked, mut leases) = (Vec::new(), Vec::new());
+        for (id, lease) in due.by_ref().take(BATCH) {
+            if let Some(reason) = lease.loss() {
+                lease.end(reason);
+            } else if let Some((_, ttl)) = lease.next_renewal(sent) {
+                let (name, token) = (lease.name.clone(), lease.token.clone());
+                leases.push(Renewal { name, token, ttl });
+                asked.push((id, lease, ttl));
             }
         }
         if leases.is_empty() {
             continue;
         }
         let limit = sent + backend.step_timeout() * 2;
-        let answer = until(&**clock, limit, backend.renew(shard, &leases)).await;
-        match answer {
+        match until(&**clock, limit, backend.renew(shard, &leases)).await {
             Some(Ok(statuses)) => {
-                for ((at, ttl), status) in asked.into_iter().zip(statuses) {
-                    if settle(&mut watched[at], status, sent, ttl) {
-                        over.push(at);
+                for ((id, lease, ttl), status) in asked.into_iter().zip(statuses) {
+                    if let Some(due) = settle(&lease, status, sent, ttl) {
+                        schedule.insert((due, id), lease);
                     }
                 }
             }
@@ -122,45 +124,33 @@ async fn renew_due(backend: &dyn Backend, shard: u16, watched: &mut Vec<Watched>
                     _ => "no answer".to_owned(),
                 };
                 tracing::debug!(shard, error, leases = asked.len(), "a renewal failed");
-                for (at, _) in asked {
-                    postpone(&mut watched[at], clock.now());
+                for (id, lease, _) in asked {
+                    lease.note_unreachable();
+                    schedule.insert((retry_at(&lease, clock.now()), id), lease);
                 }
             }
         }
     }
-    over.sort_unstable();
-    for at in over.into_iter().rev() {
-        watched.swap_remove(at);
-    }
 }
 
-/// Takes the answer in; whether the lease needs no more renewing.
-fn settle(watched: &mut Watched, status: Renewed, sent: Instant, ttl: Duration) -> bool {
+/// Takes an answer in; when to renew next, if at all.
+fn settle(lease: &State, status: Renewed, sent: Instant, ttl: Duration) -> Option<Instant> {
     let reason = match status {
         Renewed::Prolonged => {
-            watched.lease.prolong(sent, ttl);
-            return match watched.lease.next_renewal(sent) {
-                Some((due, _)) => {
-                    watched.due = due;
-                    false
-                }
-                None => true,
-            };
+            lease.prolong(sent, ttl);
+            return lease.next_renewal(sent).map(|(due, _)| due);
         }
         Renewed::Gone => LossReason::Vanished,
         Renewed::HeldByAnother => LossReason::Stolen,
         Renewed::ForceReleased => LossReason::ForceReleased,
         Renewed::Released => LossReason::Released,
     };
-    watched.lease.end(reason);
-    true
+    lease.end(reason);
+    None
 }
 
 /// A failed renewal is tried again inside the lease, which it does not end.
-fn postpone(watched: &mut Watched, now: Instant) {
-    watched.lease.note_unreachable();
-    let delay =
-        (watched.lease.ttl / 20).clamp(Duration::from_millis(10), Duration::from_millis(500));
-    let jitter = delay.mul_f64(rand::rng().random_range(0.0..0.5));
-    watched.due = now + delay + jitter;
+fn retry_at(lease: &State, now: Instant) -> Instant {
+    let delay = (lease.ttl / 20).clamp(Duration::from_millis(10), Duration::from_millis(500));
+    now + delay + delay.mul_f64(rand::rng().random_range(0.0..0.5))
 }

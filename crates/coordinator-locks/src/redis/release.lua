@@ -6,7 +6,8 @@
 -- ARGV[2] the ttl of the tombstone in ms
 -- ARGV[3] the lock's member in the index
 -- ARGV[4] the channel that waiters listen to
--- Answer: {1} released, now or by an earlier run; {0} the lock was gone or is another's.
+-- Answer: {1, woken} released now, with how many listeners heard of it; {1, 0} released by an
+--         earlier run; {0, 0} the lock was gone or is another's.
 -- Safe to run twice: the tombstone remembers the answer, and only a lock that bears the token is
 -- deleted.
 local lock = redis.call('GET', KEYS[1])
@@ -20,16 +21,16 @@ if lock and string.sub(lock, 1, 32) == ARGV[1] then
   local sent = redis.pcall('SPUBLISH', ARGV[4], fence)
   if type(sent) == 'table' then
     -- Servers before 7.0 have no sharded channels.
-    redis.pcall('PUBLISH', ARGV[4], fence)
+    sent = redis.pcall('PUBLISH', ARGV[4], fence)
   end
-  return {1}
+  return {1, tonumber(sent) or 0}
 end
 if grave == 'r' then
-  return {1}
+  return {1, 0}
 end
 if not grave then
   -- An acquire with this token may still be on its way: it shall find the tombstone. Refused when
   -- memory is full, but then so is the acquire.
   redis.pcall('SET', KEYS[2], 'x', 'PX', ARGV[2])
 end
-return {0}
+return {0, 0}

@@ -1,7 +1,9 @@
 //! Backends that break one promise each, as hand-written locks do.
 
 use crate::{
-    backend::{Acquired, Admitted, Backend, Claim, Renewal, Renewed, Seen, Surrender, Wakeups},
+    backend::{
+        Acquired, Admitted, Backend, Claim, Released, Renewal, Renewed, Seen, Surrender, Wakeups,
+    },
     embedded::Embedded,
 };
 use coordinator_core::{BoxFuture, Result, clock::Clock, health::Finding, key::Name};
@@ -113,10 +115,11 @@ impl Backend for Broken {
         })
     }
 
-    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<bool>> {
+    fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>> {
         Box::pin(async move {
             if self.has(Fault::ReleasesWithoutComparing) {
-                return self.take_away(&lease.name).await;
+                let was_held = self.take_away(&lease.name).await?;
+                return Ok(Released { was_held, woken: 0 });
             }
             let mut lease = lease.clone();
             if self.has(Fault::ForgetsWhatWasReleased) {

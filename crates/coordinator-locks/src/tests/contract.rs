@@ -55,7 +55,8 @@ impl Stage {
     }
 
     async fn release(&self, claim: &Claim) -> Result<bool, String> {
-        self.backend.release(&surrender(claim)).await.map_err(|error| error.chain())
+        let released = self.backend.release(&surrender(claim)).await;
+        released.map(|released| released.was_held).map_err(|error| error.chain())
     }
 
     async fn renew(&self, claims: &[(&Claim, Duration)]) -> Result<Vec<Renewed>, String> {
@@ -310,7 +311,8 @@ async fn a_release_is_heard(stage: Stage) -> Verdict {
     let mut wakeups = stage.backend.listen(&a).await.map_err(|error| error.chain())?;
     let seen = stage.backend.show(&a).await.map_err(|error| error.chain())?;
     ensure!(seen.is_some_and(|seen| seen.waiters == 1), "the listener is not counted");
-    stage.release(&one).await?;
+    let released = stage.backend.release(&surrender(&one)).await.map_err(|e| e.chain())?;
+    ensure!(released.woken == 1, "woke {} listeners", released.woken);
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
     ensure!(heard == Ok(Wake::Released(fence)), "heard {heard:?}");
     let two = claim("a");
