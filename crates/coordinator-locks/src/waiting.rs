@@ -97,7 +97,8 @@ impl Lines {
         let others = woken.saturating_sub(u64::from(line.is_some()));
         if others > 0 {
             let turns = u32::try_from(others.min(32)).unwrap_or(32);
-            let courtesy = ((hold + TURN) * turns).min(COURTESY);
+            // Half of what their turns may take: a lock that nobody takes is worse than an unfair turn.
+            let courtesy = ((hold + TURN) * turns / 2).min(COURTESY);
             let mut until = unpoisoned(&self.courtesy);
             until.retain(|_, until| *until > now);
             until.insert(name.clone(), now + courtesy);
@@ -259,7 +260,7 @@ mod tests {
         drop(place);
         lines.released(&name, 2, 4, hold, now);
         let until = lines.courtesy(&name, now).expect("others wait");
-        assert_eq!(until.saturating_since(now), (hold + TURN) * 4);
+        assert_eq!(until.saturating_since(now), (hold + TURN) * 2);
         assert_eq!(lines.courtesy(&name, until), None);
         lines.released(&name, 3, 1000, Duration::from_secs(9), now);
         let until = lines.courtesy(&name, now).expect("others wait");
