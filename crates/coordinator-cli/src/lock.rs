@@ -70,7 +70,7 @@ Whoever has the token can renew and release the lock; it ends by itself after th
 Exit codes: 0 acquired, 1 held by another.
 
 Example:
-  eval \"$(coordinator lock acquire deploy --ttl 5m)\" && make deploy
+  held=$(coordinator lock acquire deploy --ttl 5m) || exit; eval \"$held\"; make deploy
   COORDINATOR_TOKEN=$token coordinator lock release deploy";
 
 #[derive(Debug, Args)]
@@ -123,7 +123,7 @@ struct ReleaseArgs {
     /// Take it away from whoever holds it
     #[arg(long, requires = "reason", conflicts_with = "token")]
     force: bool,
-    /// Why it is taken away, for the log of its holder
+    /// Why it is taken away, kept with the tombstone of the lease and logged
     // Not `requires = "force"`: clap gives that up when --token, which excludes it, is there.
     #[arg(long, value_name = "R")]
     reason: Option<String>,

@@ -76,7 +76,8 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     }
 }
 
-/// Waits for `work`, at most until `deadline` on `clock`; `None` means that it was dropped unfinished.
+/// Waits for `work`, at most until `deadline` on `clock`; `None` means that it was dropped
+/// unfinished.
 ///
 /// # Cancel safety
 /// As cancel safe as `work`.

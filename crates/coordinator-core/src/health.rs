@@ -140,7 +140,7 @@ impl Health {
             Severity::Critical,
             "unavailable",
             reason,
-            "check that the server runs, that the URL is right and that it may be reached from here",
+            "check that the server runs, that the URL is right and that nothing blocks the way",
         );
         Self { status: Status::Unavailable, findings: vec![finding], ..Self::blank() }
     }

@@ -16,7 +16,10 @@ use coordinator_core::{
     key::Name,
 };
 use rand::RngExt as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 /// What one attempt came to.
 enum Attempt {
@@ -39,7 +42,7 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
     }
     let place = inner.lines.enter(name);
     let Some(mut head) = until(&*clock, deadline, place.first()).await else {
-        return Ok(timed_out(&place));
+        return timed_out(&place);
     };
     let mut backoff = Duration::from_millis(20);
     loop {
@@ -48,7 +51,7 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
         {
             head.wait(&place, &known, &*clock, deadline).await;
             if clock.now() >= deadline {
-                return Ok(timed_out(&place));
+                return timed_out(&place);
             }
         }
         if let Some(courtesy) = inner.lines.courtesy(name, clock.now()) {
@@ -58,7 +61,8 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
             Ok(Attempt::Granted(guard)) => {
                 let look_again = head.look_again(clock.now(), Some(guard.remaining()));
                 let fence = guard.fence().get();
-                place.learn(Some(Known { fence, holder: None, look_again }));
+                let holder = claim.identity.clone().holder(fence, clock.unix_time());
+                place.learn(Some(Known { fence, holder: Some(holder), look_again }));
                 return Ok(Outcome::Acquired(guard));
             }
             Ok(Attempt::Held(holder, ttl)) => {
@@ -76,20 +80,31 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
             Ok(Attempt::Again) => {}
             Err(error) if error.is_retryable() && clock.now() + backoff < deadline => {
                 tracing::debug!(lock = %name, error = %error.chain(), "an attempt failed");
+                place.fail(error.chain());
                 let jitter = backoff.mul_f64(rand::rng().random_range(0.0..0.5));
-                clock.sleep(backoff + jitter).await;
+                clock.sleep_until((clock.now() + backoff + jitter).min(deadline)).await;
+                if clock.now() >= deadline {
+                    return Err(error);
+                }
                 backoff = (backoff * 2).min(Duration::from_millis(500));
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                place.fail(error.chain());
+                return Err(error);
+            }
         }
         if clock.now() >= deadline {
-            return Ok(timed_out(&place));
+            return timed_out(&place);
         }
     }
 }
 
-fn timed_out(place: &Place) -> Outcome {
-    Outcome::TimedOut { holder: place.known().and_then(|known| known.holder) }
+/// The wait is over. Whoever stands behind one that could not ask has sent nothing either.
+fn timed_out(place: &Place) -> Result<Outcome> {
+    match place.timed_out() {
+        Ok(holder) => Ok(Outcome::TimedOut { holder }),
+        Err(why) => Err(Error::new(ErrorKind::Unavailable, "locks.acquire").with_source(why)),
+    }
 }
 
 /// Keeps who holds it for a timeout to tell, and makes the next look come at once.
@@ -122,7 +137,7 @@ struct Pending<'a> {
     inner: &'a Arc<Inner>,
     options: &'a Options,
     claim: Claim,
-    owner: String,
+    identity: Identity,
     /// Whether the token may have won, or may yet win.
     unsure: bool,
 }
@@ -142,8 +157,9 @@ impl<'a> Pending<'a> {
             ttl: options.max_hold.map_or(options.ttl, |hold| options.ttl.min(hold)),
             min_fence: 0,
             identity: identity.encode(),
+            sent: Arc::default(),
         };
-        Self { inner, options, claim, owner: identity.owner, unsure: false }
+        Self { inner, options, claim, identity, unsure: false }
     }
 
     /// Acquires without waiting for a holder.
@@ -170,9 +186,15 @@ impl<'a> Pending<'a> {
         let before = self.unsure;
         // From the first poll on until there is an answer.
         self.unsure = true;
+        self.claim.sent.store(false, Ordering::Release);
         let sent = clock.now();
         let answer = until(&**clock, limit, self.inner.backend.acquire(&self.claim)).await;
-        match answer.unwrap_or_else(|| Err(unanswered("locks.acquire"))) {
+        let cut = || match self.claim.sent.load(Ordering::Acquire) {
+            true => Err(unanswered("locks.acquire")),
+            false => Err(Error::new(ErrorKind::Unavailable, "locks.acquire")
+                .with_source("there was no connection by the deadline")),
+        };
+        match answer.unwrap_or_else(cut) {
             Ok(Acquired::Granted { fence }) => Ok(self.granted(fence, sent)),
             Ok(Acquired::Held { holder, ttl }) => {
                 self.unsure = before;
@@ -200,7 +222,7 @@ impl<'a> Pending<'a> {
             name: self.claim.name.clone(),
             token: self.claim.token.clone(),
             fence,
-            owner: self.owner.clone(),
+            owner: self.identity.owner.clone(),
             ttl: self.claim.ttl,
             sent,
             hold_until: self.options.max_hold.map(|hold| sent + hold),

@@ -4,14 +4,23 @@
 
 use crate::token::{Holder, Token};
 use coordinator_core::{BoxFuture, Result, clock::Clock, health::Finding, key::Name};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 /// How many shards the names are spread over, for ever: it is part of the key layout.
 pub(crate) const SHARDS: u16 = 64;
 
 /// For how long a fence outlives its last grant or renewal; after that the server's clock alone
 /// keeps fences rising.
-pub(crate) const FENCE_TTL: Duration = Duration::from_hours(168);
+const FENCE_TTL: Duration = Duration::from_hours(168);
+
+/// How long the fence of a lease of `ttl` is kept: far longer than the lease.
+pub(crate) fn fence_ttl(ttl: Duration) -> Duration {
+    FENCE_TTL.max(ttl * 4)
+}
 
 /// A request for a lock.
 #[derive(Debug, Clone)]
@@ -23,6 +32,9 @@ pub(crate) struct Claim {
     pub(crate) min_fence: u64,
     /// The encoded holder.
     pub(crate) identity: Vec<u8>,
+    /// Set by the adapter when the claim is about to leave this process: until then whoever stops
+    /// waiting knows that nothing was applied.
+    pub(crate) sent: Arc<AtomicBool>,
 }
 
 /// The answer to a claim.

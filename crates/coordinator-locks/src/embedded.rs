@@ -5,8 +5,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, FENCE_TTL, Released, Renewal, Renewed, SHARDS, Seen,
-        Surrender, Wake, Wakeups,
+        Acquired, Admitted, Backend, Claim, Released, Renewal, Renewed, SHARDS, Seen, Surrender,
+        Wake, Wakeups, fence_ttl,
     },
     token::{Fence, Identity, Token},
 };
@@ -19,7 +19,7 @@ use coordinator_core::{
 use std::{
     collections::HashMap,
     future::ready,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -89,7 +89,7 @@ impl Embedded {
         let last = state.fences.get(&claim.name).filter(|(_, until)| *until > now);
         let micros = u64::try_from(since.as_micros()).unwrap_or(Fence::MAX);
         let fence = (last.map_or(0, |(fence, _)| *fence) + 1).max(micros).max(claim.min_fence);
-        state.fences.insert(claim.name.clone(), (fence, now + FENCE_TTL));
+        state.fences.insert(claim.name.clone(), (fence, now + fence_ttl(claim.ttl)));
         let held = Held {
             token: claim.token.clone(),
             fence,
@@ -108,7 +108,7 @@ impl Embedded {
                 Some(held) if held.token == lease.token => {
                     held.until = held.until.max(now + lease.ttl);
                     if let Some((_, until)) = state.fences.get_mut(&lease.name) {
-                        *until = now + FENCE_TTL;
+                        *until = now + fence_ttl(lease.ttl);
                     }
                     return Renewed::Prolonged;
                 }
@@ -242,6 +242,7 @@ impl Backend for Embedded {
     }
 
     fn acquire<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Acquired>> {
+        claim.sent.store(true, Ordering::Release);
         Box::pin(ready(Ok(self.acquire_now(claim))))
     }
 

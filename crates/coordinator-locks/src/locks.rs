@@ -200,7 +200,8 @@ impl Locks {
         self.inner.renew(renewal).await
     }
 
-    /// Releases a lock that is held by its token alone. Repeated, it answers the same.
+    /// Releases a lock that is held by its token alone. Repeated within a minute, it answers the
+    /// same.
     ///
     /// # Errors
     /// As [`renew`](Self::renew).
@@ -327,9 +328,9 @@ impl Locks {
         FenceRegister::new(self.inner.clone())
     }
 
-    /// What of the server's set-up breaks the promises of locks: eviction, missing persistence, an
-    /// old version, a clock that is off. It is also looked at once at the first acquire, and what
-    /// was found is logged at warn.
+    /// What of the server's set-up breaks the promises of locks: eviction, a replica in the
+    /// place of a master, an old version, a clock that is off; missing persistence as a note. It
+    /// is also looked at once at the first acquire, and all but notes is logged at warn.
     ///
     /// # Errors
     /// As [`renew`](Self::renew).

@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, FENCE_TTL, Released, Renewal, Renewed, SHARDS, Seen,
-        Surrender, Wake, Wakeups,
+        Acquired, Admitted, Backend, Claim, Released, Renewal, Renewed, SHARDS, Seen, Surrender,
+        Wake, Wakeups, fence_ttl,
     },
     token::{Fence, Holder, Identity},
 };
@@ -14,7 +14,10 @@ use coordinator_core::{
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Message, Script, Subscription},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 static ACQUIRE: Script = Script::new("locks.acquire", include_str!("redis/acquire.lua"));
 static RENEW: Script = Script::new("locks.renew", include_str!("redis/renew.lua"));
@@ -122,10 +125,12 @@ impl Backend for Redis {
                 claim.token.expose().into(),
                 ms(claim.ttl),
                 number(claim.min_fence),
-                ms(FENCE_TTL),
+                ms(fence_ttl(claim.ttl)),
                 claim.name.encoded().into(),
                 Arg::from_bytes(&claim.identity),
             ];
+            self.connection.ready(ACQUIRE.name()).await?;
+            claim.sent.store(true, Ordering::Release);
             let reply = self.connection.run(&ACQUIRE, keys, args).await?;
             let mut fields = reply.fields(ACQUIRE.name());
             Ok(match fields.int()? {
@@ -152,7 +157,8 @@ impl Backend for Redis {
             let mut keys = Vec::with_capacity(1 + 3 * leases.len());
             let mut args = Vec::with_capacity(1 + 3 * leases.len());
             keys.push(index(shard));
-            args.push(ms(FENCE_TTL));
+            let longest = leases.iter().map(|lease| lease.ttl).max().unwrap_or_default();
+            args.push(ms(fence_ttl(longest)));
             for lease in leases {
                 keys.push(lock(shard, &lease.name));
                 keys.push(fence(shard, &lease.name));

@@ -30,6 +30,7 @@ fn claim(text: &str) -> Claim {
         ttl: TTL,
         min_fence: 0,
         identity: identity.encode(),
+        sent: Arc::default(),
     }
 }
 

@@ -42,6 +42,8 @@ struct Line {
     released: watch::Sender<u64>,
     /// What was last learned of the holder.
     known: Mutex<Option<Known>>,
+    /// Why the server could not be asked, when it was last tried.
+    trouble: Mutex<Option<String>>,
 }
 
 /// What only the first in line uses.
@@ -73,6 +75,7 @@ impl Lines {
                 head: tokio::sync::Mutex::default(),
                 released: watch::channel(0).0,
                 known: Mutex::default(),
+                trouble: Mutex::default(),
             })
         });
         Place { lines: self.clone(), name: name.clone(), line: Some(line.clone()) }
@@ -97,7 +100,8 @@ impl Lines {
         let others = woken.saturating_sub(u64::from(line.is_some()));
         if others > 0 {
             let turns = u32::try_from(others.min(32)).unwrap_or(32);
-            // Half of what their turns may take: a lock that nobody takes is worse than an unfair turn.
+            // Half of what their turns may take: a lock that nobody takes is worse than a turn that
+            // is not quite fair.
             let courtesy = ((hold + TURN) * turns / 2).min(COURTESY);
             let mut until = unpoisoned(&self.courtesy);
             until.retain(|_, until| *until > now);
@@ -141,6 +145,20 @@ impl Place {
 
     pub(crate) fn learn(&self, known: Option<Known>) {
         *unpoisoned(&self.line().known) = known;
+        *unpoisoned(&self.line().trouble) = None;
+    }
+
+    /// Tells those behind that the server could not be asked.
+    pub(crate) fn fail(&self, why: String) {
+        *unpoisoned(&self.line().trouble) = Some(why);
+    }
+
+    /// What to say when the wait is over: who holds the lock, or why nobody could ask.
+    pub(crate) fn timed_out(&self) -> Result<Option<Holder>, String> {
+        match &*unpoisoned(&self.line().trouble) {
+            Some(why) => Err(why.clone()),
+            None => Ok(self.known().and_then(|known| known.holder)),
+        }
     }
 }
 

@@ -55,8 +55,8 @@ impl Coordinator {
     }
 
     /// Connects to what a configuration names. A server that is not found is an error, unless the
-    /// configuration has a [`Fallback`](coordinator_core::config::Fallback): then the connection is sought on in the background, and
-    /// locks, which never fall back, are unavailable until it is found.
+    /// configuration has a fallback ([`Config::with_fallback`]): then the connection is sought on
+    /// in the background, and locks, which never fall back, are unavailable until it is found.
     ///
     /// # Errors
     /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) if no server is found,

@@ -3,7 +3,8 @@
 //! A port that was merely found free by `bind(0)` lies in the range from which the kernel serves
 //! outgoing connections, and is easily gone when a killed server wants it back. So ports come from
 //! below that range and are held, for as long as their server exists, by a locked file that other
-//! processes of this harness respect. It does not protect from strangers: starting retries on a clash.
+//! processes of this harness respect. It does not protect from strangers:
+//! starting retries on a clash.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};

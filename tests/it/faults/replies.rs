@@ -1,9 +1,9 @@
 //! Requests and replies that get lost, late or repeated; callers that walk away.
 
 use super::{SECOND, Scene, TIMEOUT, background, now, scene, sha, take};
-use coordinator_core::ErrorKind;
-use coordinator_harness::{Rule, eventually};
-use coordinator_locks::{LossReason, Release, Renew};
+use coordinator_core::{ErrorKind, redis::Connection};
+use coordinator_harness::{RedisServer, Rule, eventually};
+use coordinator_locks::{FenceCheck, Locks, LossReason, Release, Renew};
 use std::time::Duration;
 
 /// Plays acquire, renew and release while one request or reply of one step gets lost.
@@ -186,4 +186,51 @@ async fn every_call_returns_by_its_deadline_on_a_silent_link() {
     let before = now();
     assert!(held.release().await.is_err());
     assert!(before.elapsed() < TIMEOUT * 2 + Duration::from_millis(200), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn all_who_wait_in_line_are_told_that_the_server_is_down() {
+    let Scene { server, proxy: _proxy, locks, .. } = scene().await;
+    server.kill().await;
+    let lock = locks.named("a").with_wait(SECOND);
+    let before = now();
+    let waiters: Vec<_> = (0..4)
+        .map(|_| {
+            let lock = lock.clone();
+            background(async move { lock.acquire().await })
+        })
+        .collect();
+    for waiter in waiters {
+        let error = waiter.await.expect("no panic").expect_err("is down");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.chain());
+    }
+    assert!(before.elapsed() < SECOND + Duration::from_millis(200), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn locks_work_under_least_privilege() {
+    let server = RedisServer::start().await.expect("a server");
+    let least = "ACL SETUSER app on >pw resetkeys ~app:* resetchannels &app:* -@all +@read \
+        +@write +@pubsub +@connection +eval +evalsha +script|load +script|exists +time -@dangerous";
+    let rules: Vec<_> = least.split_whitespace().collect();
+    server.command(&rules).await.expect("an answer").ok().expect("a user");
+    let url = server.url().replace("redis://", "redis://app:pw@");
+    let config = crate::stage::config(&url).with_prefix("app").expect("a prefix");
+    let locks = Locks::redis(&Connection::connect(config).await.expect("a connection"));
+    let guard = take(&locks, "a").await;
+    assert_eq!(guard.renew().await.expect("an answer"), Renew::Renewed);
+    let peer = locks.clone();
+    let waiting = background(async move { take(&peer, "a").await });
+    eventually(SECOND * 5, "somebody waits", async || {
+        let held = locks.show("a").await.expect("an answer");
+        held.is_some_and(|held| held.waiters > 0)
+    })
+    .await;
+    assert_eq!(guard.release().await.expect("an answer"), Release::Released);
+    let next = waiting.await.expect("no panic");
+    let register = locks.fence_register();
+    let admitted = register.check("a", next.fence(), next.owner()).await.expect("an answer");
+    assert!(admitted.is_admitted());
+    assert_eq!(locks.list().await.expect("an answer").len(), 1);
+    assert!(locks.force_release("a", "a test").await.expect("an answer").is_some());
 }

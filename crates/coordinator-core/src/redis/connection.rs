@@ -140,20 +140,36 @@ impl Connection {
         self.inner.config.command_timeout() / 2
     }
 
+    /// Waits until there is a link for commands, at most half the command timeout.
+    ///
+    /// Whoever needs to know whether a step was perhaps sent calls this first: until it returns
+    /// nothing was.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) without a link,
+    /// [`Misuse`](ErrorKind::Misuse) after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ready(&self, step: &'static str) -> Result<()> {
+        self.check_open(step)?;
+        if self.inner.commands.ready(self.patience()).await {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unavailable, step)
+            .with_source("there is no connection to the server"))
+    }
+
     /// Leave to send one command: there is a link, and room in flight.
     pub(super) async fn permit(&self, step: &'static str) -> Result<SemaphorePermit<'_>> {
-        self.check_open(step)?;
-        let unavailable =
-            |why: &str| Error::new(ErrorKind::Unavailable, step).with_source(why.to_owned());
-        if !self.inner.commands.ready(self.patience()).await {
-            return Err(unavailable("there is no connection to the server"));
-        }
+        self.ready(step).await?;
         if let Ok(permit) = self.inner.permits.try_acquire() {
             return Ok(permit);
         }
         match tokio::time::timeout(self.patience(), self.inner.permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(unavailable("too many commands wait for their answers")),
+            _ => Err(Error::new(ErrorKind::Unavailable, step)
+                .with_source("too many commands wait for their answers")),
         }
     }
 

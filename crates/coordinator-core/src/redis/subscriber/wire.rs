@@ -2,6 +2,7 @@
 //!
 //! The client answers SUBSCRIBE when it is written and gives a refusal to the next command, so
 //! each batch is followed by a PING with a nonce: the right echo proves that all of it was taken.
+//! SSUBSCRIBE is answered by the server itself.
 
 use crate::{
     Error, Result,
