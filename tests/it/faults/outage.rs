@@ -3,7 +3,7 @@
 use super::{SECOND, Scene, background, connect, scene, scene_over, take};
 use coordinator_checkers::fenced_register::{FencedRegister, Verdict};
 use coordinator_core::redis::Connection;
-use coordinator_harness::{RedisServer, Sentinel, eventually};
+use coordinator_harness::{Cluster, RedisServer, Sentinel, eventually};
 use coordinator_locks::{Locks, LossReason, Outcome};
 use std::{
     sync::{Arc, Mutex},
@@ -189,4 +189,30 @@ async fn fences_rise_across_a_failover() {
     })
     .await;
     assert!(next.map(|guard| guard.fence()) > last);
+}
+
+#[tokio::test]
+async fn locks_are_handed_over_in_a_cluster() {
+    let cluster = Cluster::start(3, 0).await.expect("a cluster");
+    let first = connect(&cluster.url()).await;
+    let other = Connection::connect(first.config().clone()).await.expect("a connection");
+    let (locks, peer) = (Locks::redis(&first), Locks::redis(&other));
+    // Names of many shards, on all three masters.
+    for number in 0..24 {
+        let name = format!("n{number}");
+        let guard = take(&locks, &name).await;
+        let (waiter, waited) = (peer.clone(), name.clone());
+        let waiting = background(async move { take(&waiter, &waited).await });
+        eventually(SECOND * 5, "somebody waits", async || {
+            let held = locks.show(&name).await.expect("an answer");
+            held.is_some_and(|held| held.waiters > 0)
+        })
+        .await;
+        guard.release().await.expect("an answer");
+        let next = waiting.await.expect("no panic");
+        assert!(next.is_valid());
+        // Held on by its token alone.
+        let _ = next.detach();
+    }
+    assert_eq!(locks.list().await.expect("an answer").len(), 24);
 }

@@ -42,17 +42,19 @@ impl Link {
     /// Connects once and fails if that fails; afterwards as [`open`](Self::open).
     pub(super) async fn connect(config: &Config, role: Role) -> Result<Self> {
         let client = setup::client(config, role)?;
+        // The client's task outlives its handles: whoever stops waiting must still end it.
+        let mut unfinished = Unfinished(Some(client.clone()));
         // Several hosts may be asked in turn; the sum stays bounded.
         let limit = config.connect_timeout() + config.connect_timeout() / 2;
         let handle = match tokio::time::timeout(limit, client.init()).await {
             Ok(Ok(handle)) => handle,
             Ok(Err(error)) => return Err(classify::connect(&error)),
             Err(_) => {
-                tasks::spawn(quit(client));
                 return Err(Error::new(ErrorKind::Unavailable, "connect")
                     .with_source(format!("no answer within {} ms", limit.as_millis())));
             }
         };
+        unfinished.0 = None;
         Ok(Self::keep(client, Some(handle)))
     }
 
@@ -88,6 +90,19 @@ impl Link {
     pub(super) async fn close(&self) {
         self.closing.send_replace(true);
         quit(self.client.clone()).await;
+    }
+}
+
+/// A client whose first connection has not been made yet; dropping it gives that up.
+struct Unfinished(Option<Client>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            tasks::spawn(quit(client));
+        }
     }
 }
 

@@ -237,8 +237,15 @@ impl Desk {
                     }
                 }
                 Err(error) => {
-                    if !error.is_retryable() {
-                        self.channels.remove(&name);
+                    // Whoever listened before shall look by itself; whoever just asked is told.
+                    match self.channels.get(&name) {
+                        Some(channel) if channel.missed => {
+                            let _ = channel.listeners.send(Message::Lost);
+                        }
+                        _ if error.is_retryable() => {}
+                        _ => {
+                            self.channels.remove(&name);
+                        }
                     }
                     refused.insert(name, error);
                 }

@@ -136,3 +136,20 @@ async fn a_clock_that_is_off_is_found() {
     assert!(health.findings.iter().any(|finding| finding.code == "clock-offset"));
     assert!(health.clock_offset_ms.is_some_and(|offset| offset < -7_190_000));
 }
+
+#[tokio::test]
+async fn an_attempt_to_connect_that_is_dropped_leaves_no_connection() {
+    let server = RedisServer::start().await.expect("a server");
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    proxy.delay_replies(Duration::from_millis(50));
+    for _ in 0..5 {
+        let url = proxy.url();
+        let attempt = Connection::connect(config(&url));
+        let dropped = tokio::time::timeout(Duration::from_millis(75), attempt).await;
+        assert!(dropped.is_err(), "the attempt was not interrupted");
+    }
+    eventually(Duration::from_secs(10), "all connections are gone", async || {
+        clients(&server).await == 0
+    })
+    .await;
+}
