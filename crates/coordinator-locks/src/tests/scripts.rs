@@ -148,3 +148,18 @@ async fn a_server_without_sharded_channels_wakes_too() {
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
     assert!(matches!(heard, Ok(Wake::Released(_))), "{heard:?}");
 }
+
+#[tokio::test]
+async fn the_index_does_not_grow_by_what_has_ended() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let shard = name("a").shard(SHARDS);
+    let names = (0..u16::MAX).map(|n| format!("n{n}")).filter(|n| name(n).shard(SHARDS) == shard);
+    for text in names.take(5) {
+        stage.backend.acquire(&claim(&text)).await.expect("granted");
+        stage.elapse(TTL).await;
+    }
+    let index = keys(server, "held").await.remove(0);
+    let size = server.command(&["ZCARD", &index]).await.expect("an answer");
+    assert_eq!(size.as_int(), Some(1));
+}
