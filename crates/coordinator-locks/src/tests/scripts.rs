@@ -27,6 +27,15 @@ pub(super) async fn redis() -> Stage {
     over(RedisServer::builder().with_clock_shim().start().await.expect("a server")).await
 }
 
+/// Grants a lock and takes it away again; its fence.
+async fn force(stage: &Stage, text: &str) -> u64 {
+    let granted = stage.backend.acquire(&claim(text)).await.expect("an answer");
+    let Acquired::Granted { fence } = granted else { panic!("{granted:?}") };
+    let forced = stage.backend.force_release(&name(text), fence, TTL, "why").await;
+    assert!(forced.expect("an answer"));
+    fence
+}
+
 /// Every key of a kind in the database.
 async fn keys(server: &RedisServer, kind: &str) -> Vec<String> {
     let keys = server.command(&["KEYS", &format!("*:{kind}*")]).await.expect("an answer");
@@ -51,6 +60,8 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
     let one = claim("a:{b}*");
     stage.backend.acquire(&one).await.expect("granted");
     stage.backend.release(&surrender(&one)).await.expect("released");
+    // A second tombstone, of one that was dispossessed.
+    force(&stage, "a:{b}*").await;
     stage.backend.acquire(&claim("a:{b}*")).await.expect("granted");
     let tag = format!("{{l{}}}", one.name.shard(SHARDS));
     let mut found = 0;
@@ -62,7 +73,7 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
             assert!(ttl > Some(0), "{key} never expires");
         }
     }
-    assert_eq!(found, 3);
+    assert_eq!(found, 4);
 }
 
 #[tokio::test]
@@ -144,9 +155,13 @@ async fn a_server_without_sharded_channels_wakes_too() {
     let one = claim("a");
     stage.backend.acquire(&one).await.expect("granted");
     let mut wakeups = stage.backend.listen(&name("a")).await.expect("listening");
-    stage.backend.release(&surrender(&one)).await.expect("released");
+    let released = stage.backend.release(&surrender(&one)).await.expect("released");
+    assert_eq!(released.woken, 1);
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
     assert!(matches!(heard, Ok(Wake::Released(_))), "{heard:?}");
+    let seen = force(&stage, "a").await;
+    let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
+    assert_eq!(heard, Ok(Wake::Released(seen)));
 }
 
 #[tokio::test]
