@@ -219,11 +219,11 @@ impl Config {
         self
     }
 
-    /// How many connections this process may open to a server. Default 10, at least 4.
+    /// How many connections this process may open to a server. Default 10, 4 to 1,000.
     ///
     /// One carries commands, one messages and one invalidations; the rest are for blocking reads.
     pub fn with_max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections.max(4);
+        self.max_connections = connections.clamp(4, 1000);
         self
     }
 

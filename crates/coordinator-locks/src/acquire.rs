@@ -8,7 +8,7 @@ use crate::{
     locks::{Inner, Options},
     outcome::Outcome,
     token::{Fence, Holder, Identity, Token},
-    waiting::{self, Head, Known, Place},
+    waiting::{Head, Known, Place},
 };
 use coordinator_core::{
     Error, ErrorKind, Result,
@@ -45,9 +45,11 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
         return timed_out(&place);
     };
     let mut backoff = Duration::from_millis(20);
+    // Whether the last answer was that another holds it.
+    let mut held = false;
     loop {
         if let Some(known) = place.known()
-            && (head.listens() || !head.may_listen())
+            && (head.listens() || !head.may_listen(clock.now()))
         {
             head.wait(&place, &known, &*clock, deadline).await;
             if clock.now() >= deadline {
@@ -69,7 +71,8 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
                 let look_again = head.look_again(clock.now(), ttl);
                 let fence = holder.fence.get();
                 place.learn(Some(Known { fence, holder: Some(holder), look_again }));
-                if head.may_listen() {
+                held = true;
+                if head.may_listen(clock.now()) {
                     subscribe(inner, name, &mut head, deadline).await;
                     if head.listens() {
                         // It may have been given up before anybody listened: look once more.
@@ -78,9 +81,14 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
                 }
             }
             Ok(Attempt::Again) => {}
+            // The wait ended while the last look was on its way: what was seen before counts.
+            Err(error) if held && error.is_retryable() && clock.now() >= deadline => {
+                return timed_out(&place);
+            }
             Err(error) if error.is_retryable() && clock.now() + backoff < deadline => {
                 tracing::debug!(lock = %name, error = %error.chain(), "an attempt failed");
                 place.fail(error.chain());
+                held = false;
                 let jitter = backoff.mul_f64(rand::rng().random_range(0.0..0.5));
                 clock.sleep_until((clock.now() + backoff + jitter).min(deadline)).await;
                 if clock.now() >= deadline {
@@ -116,19 +124,18 @@ fn continue_looking(place: &Place) {
 }
 
 async fn subscribe(inner: &Arc<Inner>, name: &Name, head: &mut Head, deadline: Instant) {
-    match until(&**inner.clock(), deadline, inner.backend.listen(name)).await {
-        Some(Ok(wakeups)) => head.listen(Some(wakeups)),
+    let clock = inner.clock();
+    let limit = deadline.min(clock.now() + Duration::from_millis(500));
+    let pause = match until(&**clock, limit, inner.backend.listen(name)).await {
+        Some(Ok(wakeups)) => return head.listen(wakeups),
         Some(Err(error)) => {
             tracing::warn!(lock = %name, error = %error.chain(), "waiting without wake-ups");
-            // Trouble of the moment is worth another try, in a while; a refusal is not.
-            if error.is_retryable() {
-                inner.clock().sleep(waiting::POLL).await;
-            } else {
-                head.listen(None);
-            }
+            // Trouble of the moment is soon worth another try; a refusal is not.
+            if error.is_retryable() { Duration::from_secs(1) } else { Duration::from_mins(1) }
         }
-        None => {}
-    }
+        None => Duration::from_secs(1),
+    };
+    head.go_deaf(clock.now() + pause);
 }
 
 /// A claim whose outcome is made known: whatever it may have left on the server is given up when
@@ -207,7 +214,9 @@ impl<'a> Pending<'a> {
                 Ok(Attempt::Again)
             }
             Err(error) => {
-                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Rejected) {
+                // Once it was handed over no error proves that it was not applied: the client
+                // answers all that is in flight with whatever closed its link.
+                if !self.claim.sent.load(Ordering::Acquire) {
                     self.unsure = before;
                 }
                 Err(error)

@@ -131,7 +131,7 @@ impl Embedded {
         if let Some(held) = state.held(&lease.name, now)
             && held.token == lease.token
         {
-            let fence = held.fence;
+            let (fence, until) = (held.fence, until.max(held.until));
             state.locks.remove(&lease.name);
             state.tombstones.insert(key, (Mark::Released, until));
             let woken = state.wake(&lease.name, fence);

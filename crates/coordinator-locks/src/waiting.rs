@@ -24,7 +24,7 @@ const TURN: Duration = Duration::from_micros(500);
 /// The longest that a process leaves a lock to others after releasing it.
 const COURTESY: Duration = Duration::from_millis(50);
 /// The same as the first where no subscription can be had.
-pub(crate) const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 
 /// The lines of this process, by name; a line lives as long as somebody stands in it.
 #[derive(Debug, Default)]
@@ -50,8 +50,8 @@ struct Line {
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     wakeups: Option<Box<dyn Wakeups>>,
-    /// Subscribing failed: look more often.
-    deaf: bool,
+    /// Subscribing failed: until then look more often, and do not try again.
+    deaf_until: Option<Instant>,
 }
 
 /// A holder that the lock is known to be held by.
@@ -180,18 +180,22 @@ impl Head {
     }
 
     /// Whether it is worth trying to subscribe.
-    pub(crate) fn may_listen(&self) -> bool {
-        self.wakeups.is_none() && !self.deaf
+    pub(crate) fn may_listen(&self, now: Instant) -> bool {
+        self.wakeups.is_none() && self.deaf_until.is_none_or(|until| until <= now)
     }
 
-    pub(crate) fn listen(&mut self, wakeups: Option<Box<dyn Wakeups>>) {
-        self.deaf = wakeups.is_none();
-        self.wakeups = wakeups;
+    pub(crate) fn listen(&mut self, wakeups: Box<dyn Wakeups>) {
+        self.wakeups = Some(wakeups);
+    }
+
+    /// Subscribing failed: wait without until then.
+    pub(crate) fn go_deaf(&mut self, until: Instant) {
+        self.deaf_until = Some(until);
     }
 
     /// When to look again at a lock that was seen held for `ttl` yet.
     pub(crate) fn look_again(&self, now: Instant, ttl: Option<Duration>) -> Instant {
-        let probe = if self.deaf { POLL } else { REPROBE };
+        let probe = if self.wakeups.is_none() && !self.may_listen(now) { POLL } else { REPROBE };
         let probe = probe + probe.mul_f64(rand::rng().random_range(0.0..0.1));
         // A key lives to the end of its last millisecond.
         let expiry = ttl.map(|ttl| ttl + Duration::from_millis(1));

@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::mpsc;
 
 /// How many leases one script renews.
-const BATCH: usize = 200;
+const BATCH: usize = 500;
 
 #[derive(Debug)]
 pub(crate) struct Watchdog {
@@ -106,10 +106,13 @@ async fn renew_due(backend: &dyn Backend, shard: u16, schedule: &mut Schedule) {
                 asked.push((id, lease, ttl));
             }
         }
-        if leases.is_empty() {
-            continue;
+        let Some(shortest) = asked.iter().map(|(_, lease, _)| lease.ttl).min() else { continue };
+        for (_, lease, _) in &asked {
+            // Until there is an answer; whoever's time is over meanwhile shall say why.
+            lease.note_unreachable();
         }
-        let limit = sent + backend.step_timeout() * 2;
+        // Time for several attempts inside the lease, however patient a single command is.
+        let limit = sent + (shortest / 6).min(backend.step_timeout() * 2);
         match until(&**clock, limit, backend.renew(shard, &leases)).await {
             Some(Ok(statuses)) => {
                 for ((id, lease, ttl), status) in asked.into_iter().zip(statuses) {
@@ -125,7 +128,6 @@ async fn renew_due(backend: &dyn Backend, shard: u16, schedule: &mut Schedule) {
                 };
                 tracing::debug!(shard, error, leases = asked.len(), "a renewal failed");
                 for (id, lease, _) in asked {
-                    lease.note_unreachable();
                     schedule.insert((retry_at(&lease, clock.now()), id), lease);
                 }
             }

@@ -5,7 +5,10 @@ use crate::{
     backend::{Backend, Surrender},
     tasks,
 };
-use coordinator_core::clock::{Instant, until};
+use coordinator_core::{
+    ErrorKind,
+    clock::{Instant, until},
+};
 use rand::RngExt as _;
 use std::{
     sync::{Arc, OnceLock},
@@ -90,12 +93,13 @@ async fn give_up(backend: &dyn Backend, order: &Order) {
     let mut delay = Duration::from_millis(20);
     loop {
         let limit = clock.now() + backend.step_timeout() * 2;
-        let error = match until(&**clock, limit, backend.release(&order.lease)).await {
+        let (error, hopeless) = match until(&**clock, limit, backend.release(&order.lease)).await {
             Some(Ok(_)) => return,
-            Some(Err(error)) => error.chain(),
-            None => "no answer".to_owned(),
+            // Closed for good: nobody will answer any more.
+            Some(Err(error)) => (error.chain(), error.kind() == ErrorKind::Misuse),
+            None => ("no answer".to_owned(), false),
         };
-        if clock.now() >= order.until {
+        if hopeless || clock.now() >= order.until {
             tracing::warn!(lock = %order.lease.name, error, "a lock was left to expire");
             return;
         }

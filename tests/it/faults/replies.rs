@@ -2,7 +2,7 @@
 
 use super::{SECOND, Scene, TIMEOUT, background, now, scene, sha, take};
 use coordinator_core::{ErrorKind, redis::Connection};
-use coordinator_harness::{RedisServer, Rule, eventually};
+use coordinator_harness::{Proxy, RedisServer, Rule, eventually};
 use coordinator_locks::{FenceCheck, Locks, LossReason, Release, Renew};
 use std::time::Duration;
 
@@ -74,6 +74,87 @@ async fn the_watchdog_survives_a_lost_reply() {
     eventually(SECOND * 3, "a later renewal worked", async || guard.deadline() > first).await;
     assert!(guard.is_valid());
     assert!(truth.try_acquire("a").await.expect("an answer").is_none());
+}
+
+#[tokio::test]
+async fn a_short_lease_survives_a_silent_link_at_its_renewal() {
+    // A single command may take as long as two thirds of this lease.
+    let server = RedisServer::start().await.expect("a server");
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let config = crate::stage::config(&proxy.url());
+    let locks = Locks::redis(&Connection::connect(config).await.expect("a connection"));
+    drop(take(&locks, "warm").await);
+    let stalled = proxy.rule(Rule::script(sha("locks.renew")).nth(1).on_reply().hold());
+    let lock = locks.named("a").with_ttl(SECOND * 3);
+    let guard = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
+    let first = guard.deadline();
+    stalled.wait_hit().await;
+    // Held back behind it, the answers of later renewals come when it is let go.
+    tokio::time::timeout(SECOND * 5, async {
+        while proxy.commands_seen("EVALSHA") + proxy.commands_seen("EVAL") < 5 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is tried again inside the lease");
+    stalled.let_go();
+    eventually(SECOND * 3, "a later renewal worked", async || guard.deadline() > first).await;
+    assert!(guard.is_valid());
+}
+
+#[tokio::test]
+async fn a_wait_that_ends_in_the_middle_of_a_look_is_held_not_unknown() {
+    let Scene { server: _server, proxy, locks, truth } = scene().await;
+    proxy.delay_replies(Duration::from_millis(20));
+    let busy = background(async move {
+        loop {
+            let guard = take(&truth, "a").await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            guard.release().await.expect("an answer");
+        }
+    });
+    let mut timed_out = 0;
+    for wait in 0..40 {
+        let lock = locks.named("a").with_wait(TIMEOUT + Duration::from_millis(20 + wait));
+        // Never an error: the server is well all the time.
+        match lock.acquire().await.expect("an answer").acquired() {
+            Ok(guard) => drop(guard),
+            Err(_) => timed_out += 1,
+        }
+    }
+    busy.abort();
+    assert!(timed_out < 40);
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_unknown_is_cleaned_up_after_a_later_refusal() {
+    let Scene { server, proxy, locks, truth } = scene().await;
+    let holder = take(&truth, "a").await;
+    let stalled = proxy.rule(Rule::script(sha("locks.acquire")).nth(1).on_request().hold());
+    let waiting = {
+        let lock = locks.named("a").with_wait(SECOND * 9);
+        background(async move { lock.acquire().await.map(|_| ()) })
+    };
+    stalled.wait_hit().await;
+    eventually(SECOND * 10, "a later attempt is refused and it waits", async || {
+        let held = truth.show("a").await.expect("an answer");
+        held.is_some_and(|held| held.waiters > 0)
+    })
+    .await;
+    waiting.abort();
+    eventually(SECOND * 10, "the tombstone stands", async || {
+        let graves = server.command(&["KEYS", "*:gone:*"]).await.expect("an answer");
+        graves.as_array().is_some_and(|graves| !graves.is_empty())
+    })
+    .await;
+    holder.release().await.expect("an answer");
+    stalled.let_go();
+    assert!(locks.close(SECOND * 10).await);
+    eventually(SECOND * 5, "the stalled link is gone", async || {
+        truth.show("a").await.expect("an answer").is_none()
+    })
+    .await;
+    assert!(truth.try_acquire("a").await.expect("an answer").is_some());
 }
 
 /// Drops a thousand acquires after 1 to 120 ms and counts what they left behind.

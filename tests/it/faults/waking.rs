@@ -137,3 +137,76 @@ async fn where_channels_are_forbidden_waiters_look_more_often() {
     held.release().await.expect("an answer");
     waiting.await.expect("no panic").release().await.expect("an answer");
 }
+
+#[tokio::test]
+async fn a_release_in_the_same_process_needs_no_message() {
+    let Scene { proxy, locks, server: _server, truth: _truth } = scene().await;
+    proxy.drop_messages(true);
+    for _ in 0..3 {
+        let guard = take(&locks, "a").await;
+        let waiter = locks.clone();
+        let waiting = background(async move { take(&waiter, "a").await });
+        eventually(SECOND * 5, "somebody waits", async || {
+            let held = locks.show("a").await.expect("an answer");
+            held.is_some_and(|held| held.waiters > 0)
+        })
+        .await;
+        let before = now();
+        guard.release().await.expect("an answer");
+        waiting.await.expect("no panic").release().await.expect("an answer");
+        assert!(before.elapsed() < SECOND / 4, "{:?}", before.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn no_process_starves_among_many() {
+    let Scene { server, locks, proxy: _proxy, .. } = scene().await;
+    let config = crate::stage::config(&server.url());
+    let mut workers = Vec::new();
+    for _ in 0..16 {
+        let connection = Connection::connect(config.clone()).await.expect("a connection");
+        let client = Locks::redis(&connection);
+        workers.push(background(async move {
+            let mut longest = SECOND * 0;
+            for _ in 0..40 {
+                let before = now();
+                let guard = take(&client, "a").await;
+                longest = longest.max(before.elapsed());
+                tokio::time::sleep(SECOND / 1000).await;
+                guard.release().await.expect("an answer");
+            }
+            longest
+        }));
+    }
+    let mut longest = SECOND * 0;
+    for worker in workers {
+        longest = longest.max(worker.await.expect("no panic"));
+    }
+    // A fair turn takes some 50 ms here; looking by oneself alone would take seconds.
+    assert!(longest < SECOND * 2, "{longest:?}");
+    drop(locks);
+}
+
+#[tokio::test]
+async fn who_was_alone_again_waits_for_nobody() {
+    let Scene { server: _server, locks, truth, proxy: _proxy } = scene().await;
+    let guard = take(&truth, "a").await;
+    let waiter = locks.clone();
+    let waiting = background(async move { take(&waiter, "a").await });
+    eventually(SECOND * 5, "somebody waits", async || {
+        let held = truth.show("a").await.expect("an answer");
+        held.is_some_and(|held| held.waiters > 0)
+    })
+    .await;
+    guard.release().await.expect("an answer");
+    let guard = waiting.await.expect("no panic");
+    // It listens no more: what it waited for, it has.
+    eventually(SECOND / 2, "nobody listens", async || {
+        truth.show("a").await.expect("an answer").is_some_and(|held| held.waiters == 0)
+    })
+    .await;
+    guard.release().await.expect("an answer");
+    let before = now();
+    take(&locks, "a").await.release().await.expect("an answer");
+    assert!(before.elapsed() < SECOND / 25, "{:?}", before.elapsed());
+}

@@ -46,6 +46,10 @@ fn endpoint(lookup: Lookup<'_>) -> Result<Config> {
     let port = number(lookup, "REDIS_PORT")?.unwrap_or(6379);
     let mut config = Config::new(Endpoint::Standalone(Host { name, port }));
     config.database = number(lookup, "REDIS_DB")?;
+    // A host has no scheme to say it with.
+    if TLS.iter().any(|name| set(lookup, name).is_some()) {
+        config.tls = Some(Tls::default());
+    }
     Ok(config)
 }
 
@@ -64,6 +68,13 @@ pub(super) fn overlay(mut config: Config, lookup: Lookup<'_>) -> Result<Config> 
     }
     if let Some(tls) = &mut config.tls {
         fill_tls(tls, lookup);
+    } else if !config.is_embedded() {
+        for name in TLS {
+            if set(lookup, name).is_some() {
+                let why = format!("{name} is set and the URL is not TLS: write rediss://");
+                return Err(Error::misuse("config.env", why));
+            }
+        }
     }
     if let Some(connections) = number(lookup, "REDIS_MAX_CONNECTIONS")? {
         config = config.with_max_connections(connections);
@@ -72,6 +83,9 @@ pub(super) fn overlay(mut config: Config, lookup: Lookup<'_>) -> Result<Config> 
     config.document_ttl = number(lookup, "REDIS_TTL_SECONDS")?.map(Duration::from_secs);
     Ok(config)
 }
+
+const TLS: [&str; 4] =
+    ["COORDINATOR_TLS_CA", "COORDINATOR_TLS_CERT", "COORDINATOR_TLS_KEY", "COORDINATOR_TLS_SNI"];
 
 fn fill_tls(tls: &mut Tls, lookup: Lookup<'_>) {
     let path = |name| set(lookup, name).map(Into::into);
@@ -146,6 +160,15 @@ mod tests {
             Credentials::Fixed { password, .. } => assert_eq!(password.expose(), "own"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn tls_variables_are_never_ignored() {
+        let ca = ("COORDINATOR_TLS_CA", "/ca.pem");
+        assert!(config(&[("REDIS_URL", "redis://h"), ca]).is_err());
+        let host = config(&[("REDIS_HOST", "h"), ca]).expect("a config");
+        assert_eq!(host.tls().expect("TLS is on").ca, Some("/ca.pem".into()));
+        assert!(config(&[ca]).expect("a config").is_embedded());
     }
 
     #[test]

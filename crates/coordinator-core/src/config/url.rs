@@ -17,6 +17,10 @@ pub(super) fn parse(url: &str) -> Result<Config> {
         .split_once("://")
         .ok_or_else(|| fault("a URL begins with a scheme such as redis://"))?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if query.contains('@') {
+        // What stands before it may be part of a password: nothing of it is quoted.
+        return Err(fault("a `?` in a user or password is written %3F"));
+    }
     let (scheme, tls) = match scheme {
         "rediss" => ("redis", true),
         "rediss-cluster" => ("redis-cluster", true),
@@ -28,10 +32,10 @@ pub(super) fn parse(url: &str) -> Result<Config> {
         "unix" | "redis+unix" => (unix(rest)?, false),
         "redis" | "redis-cluster" | "redis-sentinel" => (network(scheme, rest)?, false),
         _ => {
-            return Err(fault(format!(
-                "the scheme {scheme:?} is none of redis, rediss, redis-cluster, \
-                 redis-sentinel, unix and embedded"
-            )));
+            return Err(fault(
+                "the scheme is none of redis, rediss, redis-cluster, redis-sentinel, unix and \
+                 embedded",
+            ));
         }
     };
     if tls {
@@ -133,7 +137,10 @@ fn parse_host(text: &str, default_port: u16) -> Result<Host> {
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (name, rest) = rest.split_once(']').ok_or_else(|| fault("a `[` has no `]`"))?;
-            (name, rest.strip_prefix(':'))
+            match rest.strip_prefix(':') {
+                None if !rest.is_empty() => return Err(fault("a port follows `]:`")),
+                port => (name, port),
+            }
         }
         None => match text.split_once(':') {
             Some((name, port)) => (name, Some(port)),
@@ -273,6 +280,11 @@ mod tests {
             "redis://u:hunter2@h:x",
             "redis://u:hunter2@h?x=1",
             "redis://u:hun/ter2@h",
+            "redis://u:1234?hunter2@h",
+            "redis://u?hunter2@h",
+            "hunter2@h://",
+            "redis://[::1]6380",
+            "redis://[::1",
         ] {
             let error = parse(url).expect_err(url);
             assert_eq!(error.kind(), crate::ErrorKind::Misuse);

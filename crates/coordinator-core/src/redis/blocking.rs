@@ -26,25 +26,29 @@ pub struct StreamEntry {
 /// Links that wait for their next blocking read, and leave to open more.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: Mutex<Vec<Link>>,
+    /// None once the connection is closed: what comes back then is closed by being dropped.
+    idle: Mutex<Option<Vec<Link>>>,
     room: Semaphore,
 }
 
 impl Pool {
     pub(super) fn new(links: usize) -> Self {
-        Self { idle: Mutex::default(), room: Semaphore::new(links) }
+        Self { idle: Mutex::new(Some(Vec::new())), room: Semaphore::new(links) }
     }
 
     fn take(&self) -> Option<Link> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.pop()
     }
 
     fn give_back(&self, link: Link) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(link);
+        if let Some(idle) = &mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner) {
+            idle.push(link);
+        }
     }
 
     pub(super) async fn close(&self) {
-        while let Some(link) = self.take() {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for link in idle.unwrap_or_default() {
             link.close().await;
         }
     }

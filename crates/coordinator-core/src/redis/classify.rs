@@ -5,6 +5,9 @@ use crate::{Error, ErrorKind};
 use fred::error::{Error as FredError, ErrorKind as FredKind};
 
 /// What the server says, and what the caller may do about it. Scanned in order.
+///
+/// The client closes the link at LOADING, MASTERDOWN and CLUSTERDOWN and answers every command in
+/// flight with them: such a command was perhaps applied, whatever its own answer would have been.
 const SAYINGS: &[(&str, ErrorKind)] = &[
     ("NOAUTH", ErrorKind::Rejected),
     ("WRONGPASS", ErrorKind::Rejected),
@@ -14,10 +17,10 @@ const SAYINGS: &[(&str, ErrorKind)] = &[
     ("MISCONF", ErrorKind::Rejected),
     ("NOREPLICAS", ErrorKind::Rejected),
     ("DENIED", ErrorKind::Rejected),
-    ("LOADING", ErrorKind::Unavailable),
+    ("LOADING", ErrorKind::Indeterminate),
     ("BUSY ", ErrorKind::Unavailable),
-    ("MASTERDOWN", ErrorKind::Unavailable),
-    ("CLUSTERDOWN", ErrorKind::Unavailable),
+    ("MASTERDOWN", ErrorKind::Indeterminate),
+    ("CLUSTERDOWN", ErrorKind::Indeterminate),
     ("TRYAGAIN", ErrorKind::Unavailable),
     ("WRONGTYPE", ErrorKind::Corrupt),
     ("CROSSSLOT", ErrorKind::Misuse),
@@ -54,6 +57,11 @@ fn readable(details: &str) -> String {
         }
     }
     details.to_owned()
+}
+
+/// Whether nobody answered, as against an answer that is an error.
+pub(super) fn is_silence(error: &FredError) -> bool {
+    matches!(error.kind(), FredKind::Timeout | FredKind::IO | FredKind::Canceled)
 }
 
 pub(super) fn is_noscript(error: &FredError) -> bool {
@@ -124,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_servers_words_decide() {
-        use ErrorKind::{Corrupt, Misuse, Rejected, Unavailable};
+        use ErrorKind::{Corrupt, Indeterminate, Misuse, Rejected, Unavailable};
         for (details, expected) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", Rejected),
             (
@@ -141,7 +149,7 @@ mod tests {
             ("ERR The user executing the script can't run this command or subcommand", Rejected),
             ("NOPERM this user has no permissions to access one of the keys", Rejected),
             ("MISCONF Redis is configured to save RDB snapshots", Rejected),
-            ("LOADING Redis is loading the dataset in memory", Unavailable),
+            ("LOADING Redis is loading the dataset in memory", Indeterminate),
             ("BUSY Redis is busy running a script.", Unavailable),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable),
             (

@@ -1,8 +1,8 @@
 //! Watches a connection: probes it in band and keeps its [`State`] true.
 
-use super::connection::Inner;
+use super::{classify, connection::Inner};
 use crate::health::State;
-use fred::{interfaces::EventInterface, prelude::ClientLike};
+use fred::{interfaces::EventInterface, prelude::ClientLike, types::Value};
 use std::{
     sync::{Arc, Weak},
     time::Duration,
@@ -25,6 +25,7 @@ pub(super) async fn watch(connection: Weak<Inner>) {
     };
     let mut looks = 0_u32;
     let mut failures = 0_u32;
+    let mut troubled = false;
     loop {
         // Events hasten a look; a lagging or closed channel is no reason to stop looking.
         let hastened = tokio::select! {
@@ -36,11 +37,15 @@ pub(super) async fn watch(connection: Weak<Inner>) {
         if !hastened {
             looks = looks.wrapping_add(1);
         }
-        if inner.commands.is_up() && (looks.is_multiple_of(LOOKS_PER_PROBE) || failures > 0) {
-            let answered = inner.commands.client().ping::<()>(None).await.is_ok();
-            failures = if answered { 0 } else { failures + 1 };
+        if inner.commands.is_up() && (looks.is_multiple_of(LOOKS_PER_PROBE) || troubled) {
+            // A server that answers with an error (BUSY, MISCONF) is alive, and no new link
+            // would cure it.
+            let answer = inner.commands.client().ping::<Value>(None).await;
+            troubled = answer.is_err();
+            let silent = answer.is_err_and(|error| classify::is_silence(&error));
+            failures = if silent { failures + 1 } else { 0 };
         }
-        settle(&inner, failures > 0);
+        settle(&inner, troubled);
         if failures >= FAILURES && inner.commands.is_up() {
             failures = 0;
             tracing::warn!("the server does not answer on this connection, making it anew");

@@ -43,8 +43,19 @@ pub enum Message {
 /// Listens to one channel. Dropping it gives the channel up when nobody else listens.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: broadcast::Receiver<Message>,
-    _subscriber: Subscriber,
+    /// Taken only when dropped.
+    messages: Option<broadcast::Receiver<Message>>,
+    channel: String,
+    subscriber: Subscriber,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // First out of the count, then the order to look at it.
+        drop(self.messages.take());
+        let channel = std::mem::take(&mut self.channel);
+        let _ = self.subscriber.orders.send(Order::Leave { channel });
+    }
 }
 
 impl Subscription {
@@ -53,7 +64,8 @@ impl Subscription {
     /// # Cancel safety
     /// Cancel safe: no message is lost by dropping the future.
     pub async fn next(&mut self) -> Message {
-        match self.messages.recv().await {
+        let messages = self.messages.as_mut().expect("it is there until it is dropped");
+        match messages.recv().await {
             Ok(message) => message,
             Err(RecvError::Lagged(_)) => Message::Lost,
             // The connection is closed: there is nothing more to say, ever.
@@ -94,7 +106,14 @@ pub(super) struct Subscriber {
 
 #[derive(Debug)]
 enum Order {
-    Subscribe { channel: String, answer: oneshot::Sender<Result<broadcast::Receiver<Message>>> },
+    Subscribe {
+        channel: String,
+        answer: oneshot::Sender<Result<broadcast::Receiver<Message>>>,
+    },
+    /// A listener is gone.
+    Leave {
+        channel: String,
+    },
 }
 
 impl Subscriber {
@@ -122,7 +141,8 @@ impl Subscriber {
             .send(Order::Subscribe { channel: channel.to_owned(), answer })
             .map_err(|_| gone())?;
         let messages = answered.await.map_err(|_| gone())??;
-        Ok(Subscription { messages, _subscriber: self.clone() })
+        let channel = channel.to_owned();
+        Ok(Subscription { messages: Some(messages), channel, subscriber: self.clone() })
     }
 }
 
@@ -176,8 +196,17 @@ impl Desk {
     /// share a confirmation.
     async fn serve(&mut self, first: Order, inbox: &mut mpsc::UnboundedReceiver<Order>) {
         let mut waiting = Vec::new();
+        let mut left = Vec::new();
         let mut order = Some(first);
-        while let Some(Order::Subscribe { channel, answer }) = order {
+        while let Some(next) = order.take() {
+            let (channel, answer) = match next {
+                Order::Subscribe { channel, answer } => (channel, answer),
+                Order::Leave { channel } => {
+                    left.push(channel);
+                    order = inbox.try_recv().ok();
+                    continue;
+                }
+            };
             let known = self.channels.entry(channel.clone()).or_insert_with(|| Channel {
                 listeners: broadcast::channel(PER_CHANNEL).0,
                 confirmed: false,
@@ -204,6 +233,12 @@ impl Desk {
             // Whoever stopped waiting leaves an idle channel for the sweep.
             let _ = answer.send(outcome);
         }
+        let idle = |channel: &String| {
+            let known = self.channels.get(channel);
+            known.is_some_and(|known| known.listeners.receiver_count() == 0)
+        };
+        left.retain(idle);
+        self.give_up(left).await;
     }
 
     /// Asks the server for every channel it has not confirmed; answers what it refused.
@@ -256,6 +291,7 @@ impl Desk {
 
     /// The link was made anew: the server has forgotten what we listen to.
     fn forget(&mut self) {
+        self.wire.forget();
         for channel in self.channels.values_mut() {
             channel.missed |= channel.confirmed;
             channel.confirmed = false;
@@ -282,6 +318,16 @@ impl Desk {
         }
     }
 
+    /// Unsubscribes from channels that nobody listens to.
+    async fn give_up(&mut self, idle: Vec<String>) {
+        for name in &idle {
+            self.channels.remove(name);
+        }
+        if !idle.is_empty() && self.wire.is_up() {
+            self.wire.unsubscribe(idle).await;
+        }
+    }
+
     /// Gives up idle channels, asserts what a cluster may have forgotten, probes the link.
     async fn sweep(&mut self) {
         self.sweeps += 1;
@@ -296,21 +342,14 @@ impl Desk {
                 idle.push(name.clone());
             }
         }
-        for name in &idle {
-            self.channels.remove(name);
-        }
-        if !self.wire.is_up() {
-            return;
-        }
-        self.wire.unsubscribe(idle).await;
-        if self.channels.is_empty() {
+        self.give_up(idle).await;
+        if !self.wire.is_up() || self.channels.is_empty() {
             return;
         }
         if self.wire.forgets() && self.sweeps.is_multiple_of(ASSERT_SWEEPS) {
             // Asserted without notice: a migrated slot is rare, and listeners look by themselves.
-            for channel in self.channels.values_mut() {
-                channel.confirmed = false;
-            }
+            let all = self.channels.keys().cloned().collect();
+            self.wire.subscribe(all).await;
         }
         // What failed while the link was shaky is tried again here.
         self.confirm().await;

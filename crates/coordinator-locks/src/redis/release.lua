@@ -3,7 +3,7 @@
 -- KEYS[2] the tombstone of the token
 -- KEYS[3] the shard's index of held locks
 -- ARGV[1] the token
--- ARGV[2] the ttl of the tombstone in ms
+-- ARGV[2] the shortest ttl of the tombstone in ms
 -- ARGV[3] the lock's member in the index
 -- ARGV[4] the channel that waiters listen to
 -- Answer: {1, woken} released now, with how many listeners heard of it; {1, 0} released by an
@@ -13,10 +13,12 @@
 local lock = redis.call('GET', KEYS[1])
 local grave = redis.call('GET', KEYS[2])
 if lock and string.sub(lock, 1, 32) == ARGV[1] then
+  -- For as long as an acquire with this token could have lasted.
+  local grave_ms = math.max(tonumber(ARGV[2]), redis.call('PTTL', KEYS[1]))
   redis.call('ZREM', KEYS[3], ARGV[3])
   redis.call('DEL', KEYS[1])
   -- Full memory refuses no write that follows another: the deletion lets this one pass.
-  redis.call('SET', KEYS[2], 'r', 'PX', ARGV[2])
+  redis.call('SET', KEYS[2], 'r', 'PX', grave_ms)
   local fence = string.format('%.0f', tonumber(string.sub(lock, 33, 48)))
   local sent = redis.pcall('SPUBLISH', ARGV[4], fence)
   if type(sent) == 'table' then

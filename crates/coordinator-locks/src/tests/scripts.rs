@@ -178,3 +178,17 @@ async fn the_index_does_not_grow_by_what_has_ended() {
     let size = server.command(&["ZCARD", &index]).await.expect("an answer");
     assert_eq!(size.as_int(), Some(1));
 }
+
+#[tokio::test]
+async fn a_renewal_keeps_the_fence_alive() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let one = claim("a");
+    stage.backend.acquire(&one).await.expect("granted");
+    let key = keys(server, "fence:a").await.remove(0);
+    server.command(&["PEXPIRE", &key, "1000"]).await.expect("an answer");
+    let shard = one.name.shard(SHARDS);
+    stage.backend.renew(shard, &[renewal(&one, TTL)]).await.expect("an answer");
+    let left = server.command(&["PTTL", &key]).await.expect("an answer").as_int();
+    assert!(left > Some(24 * 3600 * 1000), "{left:?}");
+}

@@ -145,12 +145,18 @@ impl Wire {
         Ok(())
     }
 
-    /// Checks that the link still answers, and begins it anew if not.
-    pub(super) async fn probe(&mut self) {
-        if self.echo().await.is_err() {
+    /// Checks that the link still answers, and begins it anew if not. An error is an answer.
+    pub(super) async fn probe(&self) {
+        let answer = self.link.client().ping::<Value>(None).await;
+        if answer.is_err_and(|error| classify::is_silence(&error)) {
             tracing::warn!("the connection for messages does not answer, beginning it anew");
             self.renew().await;
         }
+    }
+
+    /// The link was made anew, perhaps to another version of the server.
+    pub(super) fn forget(&mut self) {
+        self.sharded = None;
     }
 
     async fn renew(&self) {
