@@ -158,7 +158,7 @@ async fn a_release_in_the_same_process_needs_no_message() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_process_starves_among_many() {
     let Scene { server, locks, proxy: _proxy, .. } = scene().await;
     let config = crate::stage::config(&server.url());
@@ -178,12 +178,13 @@ async fn no_process_starves_among_many() {
             longest
         }));
     }
+    let began = now();
     let mut longest = SECOND * 0;
     for worker in workers {
         longest = longest.max(worker.await.expect("no panic"));
     }
-    // A fair turn takes some 50 ms here; looking by oneself alone would take seconds.
-    assert!(longest < SECOND * 2, "{longest:?}");
+    // Forty turns each: where waiters are woken in a fixed order, the last waits most of the time.
+    assert!(longest < began.elapsed() / 2, "{longest:?} of {:?}", began.elapsed());
     drop(locks);
 }
 

@@ -319,6 +319,8 @@ async fn a_release_is_heard(stage: Stage) -> Verdict {
     let mut wakeups = stage.backend.listen(&a).await.map_err(|error| error.chain())?;
     let seen = stage.backend.show(&a).await.map_err(|error| error.chain())?;
     ensure!(seen.is_some_and(|seen| seen.waiters == 1), "the listener is not counted");
+    let listed = stage.backend.list(a.shard(SHARDS), 0, 10).await.map_err(|error| error.chain())?;
+    ensure!(listed.1[0].waiters == 1, "the listener is not counted in the list");
     let released = stage.backend.release(&surrender(&one)).await.map_err(|e| e.chain())?;
     ensure!(released.woken == 1, "woke {} listeners", released.woken);
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
@@ -348,6 +350,7 @@ async fn a_held_lock_is_listed_until_it_ends(stage: Stage) -> Verdict {
     stage.elapse(TTL * 2).await;
     ensure!(list("a").await? == 1, "a renewed lock fell out of the index");
     ensure!(list("{b}\n*").await? == 0, "an ended one is listed");
+    ensure!(stage.indexed("{b}\n*").await? == 0, "the index keeps an ended one");
     stage.release(&one).await?;
     ensure!(list("a").await? == 0, "a released one is listed");
     ensure!(stage.indexed("a").await? == 0, "the index keeps what has ended");
