@@ -196,10 +196,12 @@ impl<'a> Pending<'a> {
         self.claim.sent.store(false, Ordering::Release);
         let sent = clock.now();
         let answer = until(&**clock, limit, self.inner.backend.acquire(&self.claim)).await;
-        let cut = || match self.claim.sent.load(Ordering::Acquire) {
-            true => Err(unanswered("locks.acquire")),
-            false => Err(Error::new(ErrorKind::Unavailable, "locks.acquire")
-                .with_source("there was no connection by the deadline")),
+        let cut = || {
+            if self.claim.sent.load(Ordering::Acquire) {
+                return Err(unanswered("locks.acquire"));
+            }
+            Err(Error::new(ErrorKind::Unavailable, "locks.acquire")
+                .with_source("there was no connection by the deadline"))
         };
         match answer.unwrap_or_else(cut) {
             Ok(Acquired::Granted { fence }) => Ok(self.granted(fence, sent)),

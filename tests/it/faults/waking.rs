@@ -167,7 +167,7 @@ async fn no_process_starves_among_many() {
         let connection = Connection::connect(config.clone()).await.expect("a connection");
         let client = Locks::redis(&connection);
         workers.push(background(async move {
-            let mut longest = SECOND * 0;
+            let mut longest = std::time::Duration::ZERO;
             for _ in 0..40 {
                 let before = now();
                 let guard = take(&client, "a").await;
@@ -179,7 +179,7 @@ async fn no_process_starves_among_many() {
         }));
     }
     let began = now();
-    let mut longest = SECOND * 0;
+    let mut longest = std::time::Duration::ZERO;
     for worker in workers {
         longest = longest.max(worker.await.expect("no panic"));
     }

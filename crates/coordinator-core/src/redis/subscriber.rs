@@ -64,7 +64,8 @@ impl Subscription {
     /// # Cancel safety
     /// Cancel safe: no message is lost by dropping the future.
     pub async fn next(&mut self) -> Message {
-        let messages = self.messages.as_mut().expect("it is there until it is dropped");
+        // It is there until it is dropped.
+        let Some(messages) = &mut self.messages else { return std::future::pending().await };
         match messages.recv().await {
             Ok(message) => message,
             Err(RecvError::Lagged(_)) => Message::Lost,
