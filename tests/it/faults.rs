@@ -6,7 +6,7 @@ mod waking;
 
 use crate::stage::config;
 use coordinator_core::redis::Connection;
-use coordinator_harness::{Proxy, RedisServer};
+use coordinator_harness::{Proxy, RedisServer, eventually};
 use coordinator_locks::{Guard, Locks};
 use std::{
     future::Future,
@@ -65,4 +65,13 @@ fn now() -> Instant {
 
 async fn take(locks: &Locks, name: &str) -> Guard {
     locks.acquire(name).await.expect("an answer").acquired().expect("a free lock")
+}
+
+/// Waits until some process waits for a lock.
+async fn waited_for(locks: &Locks, name: &str) {
+    eventually(SECOND * 10, "somebody waits", async || {
+        let held = locks.show(name).await.expect("an answer");
+        held.is_some_and(|held| held.waiters > 0)
+    })
+    .await;
 }

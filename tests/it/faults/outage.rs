@@ -1,6 +1,6 @@
 //! Servers that stop, die, forget, or lose their scripts.
 
-use super::{SECOND, Scene, background, connect, scene, scene_over, take};
+use super::{SECOND, Scene, background, connect, scene, scene_over, take, waited_for};
 use coordinator_checkers::fenced_register::{FencedRegister, Verdict};
 use coordinator_core::redis::Connection;
 use coordinator_harness::{Cluster, RedisServer, Sentinel, eventually};
@@ -203,11 +203,7 @@ async fn locks_are_handed_over_in_a_cluster() {
         let guard = take(&locks, &name).await;
         let (waiter, waited) = (peer.clone(), name.clone());
         let waiting = background(async move { take(&waiter, &waited).await });
-        eventually(SECOND * 5, "somebody waits", async || {
-            let held = locks.show(&name).await.expect("an answer");
-            held.is_some_and(|held| held.waiters > 0)
-        })
-        .await;
+        waited_for(&locks, &name).await;
         guard.release().await.expect("an answer");
         let next = waiting.await.expect("no panic");
         assert!(next.is_valid());

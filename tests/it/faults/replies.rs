@@ -1,6 +1,6 @@
 //! Requests and replies that get lost, late or repeated; callers that walk away.
 
-use super::{SECOND, Scene, TIMEOUT, background, now, scene, sha, take};
+use super::{SECOND, Scene, TIMEOUT, background, now, scene, sha, take, waited_for};
 use coordinator_core::{ErrorKind, redis::Connection};
 use coordinator_harness::{Proxy, RedisServer, Rule, eventually};
 use coordinator_locks::{FenceCheck, Locks, LossReason, Release, Renew};
@@ -136,11 +136,7 @@ async fn an_attempt_that_was_unknown_is_cleaned_up_after_a_later_refusal() {
         background(async move { lock.acquire().await.map(|_| ()) })
     };
     stalled.wait_hit().await;
-    eventually(SECOND * 10, "a later attempt is refused and it waits", async || {
-        let held = truth.show("a").await.expect("an answer");
-        held.is_some_and(|held| held.waiters > 0)
-    })
-    .await;
+    waited_for(&truth, "a").await;
     waiting.abort();
     eventually(SECOND * 10, "the tombstone stands", async || {
         let graves = server.command(&["KEYS", "*:gone:*"]).await.expect("an answer");
@@ -302,11 +298,7 @@ async fn locks_work_under_least_privilege() {
     assert_eq!(guard.renew().await.expect("an answer"), Renew::Renewed);
     let peer = locks.clone();
     let waiting = background(async move { take(&peer, "a").await });
-    eventually(SECOND * 5, "somebody waits", async || {
-        let held = locks.show("a").await.expect("an answer");
-        held.is_some_and(|held| held.waiters > 0)
-    })
-    .await;
+    waited_for(&locks, "a").await;
     assert_eq!(guard.release().await.expect("an answer"), Release::Released);
     let next = waiting.await.expect("no panic");
     let register = locks.fence_register();

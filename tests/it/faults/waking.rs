@@ -1,6 +1,6 @@
 //! Wake-ups that get lost, and how many there are.
 
-use super::{SECOND, Scene, background, now, scene, take};
+use super::{SECOND, Scene, background, now, scene, take, waited_for};
 use coordinator_core::redis::Connection;
 use coordinator_harness::eventually;
 use coordinator_locks::Locks;
@@ -17,11 +17,7 @@ async fn with_every_wake_up_dropped_waiters_look_by_themselves() {
         let guard = take(&truth, "a").await;
         let waiter = locks.clone();
         let waiting = background(async move { take(&waiter, "a").await });
-        eventually(SECOND * 5, "somebody waits", async || {
-            let held = truth.show("a").await.expect("an answer");
-            held.is_some_and(|held| held.waiters > 0)
-        })
-        .await;
+        waited_for(&truth, "a").await;
         let before = now();
         guard.release().await.expect("an answer");
         let next = waiting.await.expect("no panic");
@@ -73,11 +69,7 @@ async fn waiting_costs_a_process_one_look_a_second_however_many_wait() {
             background(async move { take(&locks, "a").await.release().await.expect("an answer") })
         })
         .collect();
-    eventually(SECOND * 5, "they wait", async || {
-        let held = truth.show("a").await.expect("an answer");
-        held.is_some_and(|held| held.waiters > 0)
-    })
-    .await;
+    waited_for(&truth, "a").await;
     let before = server.calls_of("evalsha").await;
     let second = now();
     while second.elapsed() < SECOND {
@@ -102,11 +94,7 @@ async fn idle_channels_are_given_up() {
         let guard = take(&truth, &name).await;
         let waiter = locks.clone();
         let waiting = background(async move { take(&waiter, &name).await });
-        eventually(SECOND * 5, "somebody waits", async || {
-            let held = truth.show(guard.name()).await.expect("an answer");
-            held.is_some_and(|held| held.waiters > 0)
-        })
-        .await;
+        waited_for(&truth, guard.name()).await;
         guard.release().await.expect("an answer");
         waiting.await.expect("no panic").release().await.expect("an answer");
     }
@@ -146,11 +134,7 @@ async fn a_release_in_the_same_process_needs_no_message() {
         let guard = take(&locks, "a").await;
         let waiter = locks.clone();
         let waiting = background(async move { take(&waiter, "a").await });
-        eventually(SECOND * 5, "somebody waits", async || {
-            let held = locks.show("a").await.expect("an answer");
-            held.is_some_and(|held| held.waiters > 0)
-        })
-        .await;
+        waited_for(&locks, "a").await;
         let before = now();
         guard.release().await.expect("an answer");
         waiting.await.expect("no panic").release().await.expect("an answer");
@@ -194,11 +178,7 @@ async fn who_was_alone_again_waits_for_nobody() {
     let guard = take(&truth, "a").await;
     let waiter = locks.clone();
     let waiting = background(async move { take(&waiter, "a").await });
-    eventually(SECOND * 5, "somebody waits", async || {
-        let held = truth.show("a").await.expect("an answer");
-        held.is_some_and(|held| held.waiters > 0)
-    })
-    .await;
+    waited_for(&truth, "a").await;
     guard.release().await.expect("an answer");
     let guard = waiting.await.expect("no panic");
     // It listens no more: what it waited for, it has.
