@@ -2,13 +2,14 @@
 
 use crate::{
     Guard, Lease,
-    backend::{Acquired, Claim},
+    backend::{Acquired, Claim, Stand},
     guard::unanswered,
     lease,
     locks::{Inner, Options},
     outcome::Outcome,
     token::{Fence, Holder, Identity, Token},
-    waiting::{Head, Known, Place},
+    turns::{Told, Waiter},
+    waiting::Place,
 };
 use coordinator_core::{
     Error, ErrorKind, Result,
@@ -24,7 +25,7 @@ use std::{
 /// What one attempt came to.
 enum Attempt {
     Granted(Guard),
-    Held(Holder, Option<Duration>),
+    Held(Option<Holder>),
     /// Nothing was won or lost; another attempt is due.
     Again,
 }
@@ -41,46 +42,36 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
         return claim.once(limit).await;
     }
     let place = inner.lines.enter(name);
-    let Some(mut head) = until(&*clock, deadline, place.first()).await else {
-        return timed_out(&place);
+    // One of a process stands in the queue, unless somebody wants a place of its own.
+    let _head = if options.own_place() {
+        None
+    } else {
+        let Some(head) = until(&*clock, deadline, place.first()).await else {
+            return timed_out(&place);
+        };
+        Some(head)
     };
     let mut backoff = Duration::from_millis(20);
     // Whether the last answer was that another holds it.
     let mut held = false;
     loop {
-        if let Some(known) = place.known()
-            && (head.listens() || !head.may_listen(clock.now()))
-        {
-            head.wait(&place, &known, &*clock, deadline).await;
-            if clock.now() >= deadline {
+        let mut attempt = claim.attempt(limit).await;
+        if let Ok(Attempt::Held(holder)) = &attempt {
+            place.learn(holder.clone());
+            held = true;
+            let Some(told) = until(&*clock, deadline, claim.told()).await else {
                 return timed_out(&place);
-            }
+            };
+            let Told::Granted { fence, sent } = told else { continue };
+            attempt = Ok(claim.granted(fence, sent));
         }
-        if let Some(courtesy) = inner.lines.courtesy(name, clock.now()) {
-            clock.sleep_until(courtesy.min(deadline)).await;
-        }
-        match claim.attempt(limit).await {
+        match attempt {
             Ok(Attempt::Granted(guard)) => {
-                let look_again = head.look_again(clock.now(), Some(guard.remaining()));
-                let fence = guard.fence().get();
-                let holder = claim.identity.clone().holder(fence, clock.unix_time());
-                place.learn(Some(Known { fence, holder: Some(holder), look_again }));
+                let holder = claim.identity.clone().holder(guard.fence().get(), clock.unix_time());
+                place.learn(Some(holder));
                 return Ok(Outcome::Acquired(guard));
             }
-            Ok(Attempt::Held(holder, ttl)) => {
-                let look_again = head.look_again(clock.now(), ttl);
-                let fence = holder.fence.get();
-                place.learn(Some(Known { fence, holder: Some(holder), look_again }));
-                held = true;
-                if head.may_listen(clock.now()) {
-                    subscribe(inner, name, &mut head, deadline).await;
-                    if head.listens() {
-                        // It may have been given up before anybody listened: look once more.
-                        continue_looking(&place);
-                    }
-                }
-            }
-            Ok(Attempt::Again) => {}
+            Ok(_) => {}
             // The wait ended while the last look was on its way: what was seen before counts.
             Err(error) if held && error.is_retryable() && clock.now() >= deadline => {
                 return timed_out(&place);
@@ -115,29 +106,6 @@ fn timed_out(place: &Place) -> Result<Outcome> {
     }
 }
 
-/// Keeps who holds it for a timeout to tell, and makes the next look come at once.
-fn continue_looking(place: &Place) {
-    if let Some(mut known) = place.known() {
-        known.look_again = Instant::from_start(Duration::ZERO);
-        place.learn(Some(known));
-    }
-}
-
-async fn subscribe(inner: &Arc<Inner>, name: &Name, head: &mut Head, deadline: Instant) {
-    let clock = inner.clock();
-    let limit = deadline.min(clock.now() + Duration::from_millis(500));
-    let pause = match until(&**clock, limit, inner.backend.listen(name)).await {
-        Some(Ok(wakeups)) => return head.listen(wakeups),
-        Some(Err(error)) => {
-            tracing::warn!(lock = %name, error = %error.chain(), "waiting without wake-ups");
-            // Trouble of the moment is soon worth another try; a refusal is not.
-            if error.is_retryable() { Duration::from_secs(1) } else { Duration::from_mins(1) }
-        }
-        None => Duration::from_secs(1),
-    };
-    head.go_deaf(clock.now() + pause);
-}
-
 /// A claim whose outcome is made known: whatever it may have left on the server is given up when
 /// it is dropped.
 struct Pending<'a> {
@@ -145,6 +113,8 @@ struct Pending<'a> {
     options: &'a Options,
     claim: Claim,
     identity: Identity,
+    /// Known to those who hear of turns, once it waits.
+    waiter: Option<Waiter>,
     /// Whether the token may have won, or may yet win.
     unsure: bool,
 }
@@ -164,9 +134,10 @@ impl<'a> Pending<'a> {
             ttl: options.max_hold.map_or(options.ttl, |hold| options.ttl.min(hold)),
             min_fence: 0,
             identity: identity.encode(),
+            stand: None,
             sent: Arc::default(),
         };
-        Self { inner, options, claim, identity, unsure: false }
+        Self { inner, options, claim, identity, waiter: None, unsure: false }
     }
 
     /// Acquires without waiting for a holder.
@@ -174,9 +145,7 @@ impl<'a> Pending<'a> {
         loop {
             match self.attempt(limit).await? {
                 Attempt::Granted(guard) => return Ok(Outcome::Acquired(guard)),
-                Attempt::Held(holder, _) => {
-                    return Ok(Outcome::TimedOut { holder: Some(holder) });
-                }
+                Attempt::Held(holder) => return Ok(Outcome::TimedOut { holder }),
                 Attempt::Again if self.inner.clock().now() < limit => {}
                 Attempt::Again => {
                     return Err(Error::new(ErrorKind::Unavailable, "locks.acquire")
@@ -190,6 +159,7 @@ impl<'a> Pending<'a> {
         let clock = self.inner.clock();
         let seen = self.inner.fence_seen(&self.claim.name);
         self.claim.min_fence = seen + 1;
+        self.stand();
         let before = self.unsure;
         // From the first poll on until there is an answer.
         self.unsure = true;
@@ -205,14 +175,18 @@ impl<'a> Pending<'a> {
         };
         match answer.unwrap_or_else(cut) {
             Ok(Acquired::Granted { fence }) => Ok(self.granted(fence, sent)),
-            Ok(Acquired::Held { holder, ttl }) => {
-                self.unsure = before;
-                Ok(Attempt::Held(holder, ttl))
+            Ok(Acquired::Held { holder, ticket, .. }) => {
+                // Whoever stands in the queue may be granted the lock at any time.
+                self.unsure = ticket.is_some();
+                if let (Some(waiter), Some(stand)) = (&self.waiter, &mut self.claim.stand) {
+                    stand.ticket = ticket.or(stand.ticket);
+                    self.inner.turns.stands(waiter, sent, &self.inner.backend);
+                }
+                Ok(Attempt::Held(holder))
             }
             Ok(Acquired::Refused) => {
                 // An earlier attempt had won and was dispossessed before we heard of it.
-                self.unsure = false;
-                self.claim.token = Token::random();
+                self.begin_anew();
                 Ok(Attempt::Again)
             }
             Err(error) => {
@@ -242,15 +216,46 @@ impl<'a> Pending<'a> {
         if !state.is_valid() {
             // The answer came too late to be of use.
             self.give_up();
-            self.claim.token = Token::random();
+            self.begin_anew();
             return Attempt::Again;
         }
         self.unsure = false;
+        self.waiter = None;
         if self.options.watchdog {
             self.inner.watchdog.watch(&self.inner.backend, state.clone(), sent);
         }
         tracing::debug!(lock = %self.claim.name, fence = %Fence::new(fence), "acquired");
         Attempt::Granted(Guard::new(self.inner.clone(), Lease(state)))
+    }
+
+    /// Makes this claim known to those who hear of turns, if it waits.
+    fn stand(&mut self) {
+        if self.options.wait.is_zero() {
+            return;
+        }
+        let (name, turns) = (&self.claim.name, &self.inner.turns);
+        if self.waiter.is_none() {
+            self.waiter = Some(turns.enter(name, &self.claim.token));
+        }
+        let ticket = self.claim.stand.as_ref().and_then(|stand| stand.ticket);
+        let (priority, hears) = (self.options.priority, turns.hears(name));
+        self.claim.stand = Some(Stand { client: turns.client().clone(), ticket, priority, hears });
+    }
+
+    /// Waits to hear of its turn.
+    async fn told(&self) -> Told {
+        match &self.waiter {
+            Some(waiter) => waiter.told().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Goes on with another token, from the end of the queue.
+    fn begin_anew(&mut self) {
+        self.unsure = false;
+        self.waiter = None;
+        self.claim.stand = None;
+        self.claim.token = Token::random();
     }
 
     fn give_up(&mut self) {

@@ -32,10 +32,51 @@ pub(crate) struct Claim {
     pub(crate) min_fence: u64,
     /// The encoded holder.
     pub(crate) identity: Vec<u8>,
+    /// How it stands in the queue where it is not granted at once; without, it does not wait.
+    pub(crate) stand: Option<Stand>,
     /// Set by the adapter when the claim is about to leave this process: until then whoever stops
     /// waiting knows that nothing was applied.
     pub(crate) sent: Arc<AtomicBool>,
 }
+
+/// The name of a client of the backend, by which its waiters are told of their turn.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Client(pub(crate) Arc<str>);
+
+impl Client {
+    /// 16 hex digits, different for every client.
+    pub(crate) fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()).into())
+    }
+}
+
+/// What a queue knows of a claim that stands in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Stand {
+    pub(crate) client: Client,
+    /// The ticket that it was given before, so that it finds its place again if it was lost.
+    pub(crate) ticket: Option<u64>,
+    pub(crate) priority: u8,
+    /// Whether the client hears of turns as they come, or must look for them.
+    pub(crate) hears: bool,
+}
+
+/// How much earlier a waiter seems to have come for each step of its priority. As everybody grows
+/// older at the same pace, whoever waits so much longer passes one of higher priority.
+pub(crate) const HEAD_START: Duration = Duration::from_secs(10);
+
+/// How long a turn is kept for the waiter that was told of it.
+pub(crate) const CLAIM: Duration = Duration::from_millis(600);
+
+/// How often a client that waits must say that it lives: often enough that whoever is silent for
+/// as long as a turn is kept is dead.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(300);
+
+/// For how long after its last heartbeat a client counts as alive, unless its turn comes.
+pub(crate) const ALIVE: Duration = Duration::from_secs(10);
+
+/// The same for a client whose turn comes and who does not listen.
+pub(crate) const SILENT: Duration = Duration::from_secs(1);
 
 /// The answer to a claim.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,9 +84,12 @@ pub(crate) enum Acquired {
     Granted {
         fence: u64,
     },
+    /// Held by another, or free and the turn of another.
     Held {
-        holder: Holder,
+        holder: Option<Holder>,
         ttl: Option<Duration>,
+        /// Its place, if it stands in the queue.
+        ticket: Option<u64>,
     },
     /// The token has a tombstone.
     Refused,
@@ -75,15 +119,46 @@ pub(crate) struct Surrender {
     pub(crate) name: Name,
     pub(crate) token: Token,
     pub(crate) tombstone: Duration,
+    /// Who gives it up: if it is the turn of another waiter of this client, that one is granted the
+    /// lock at once.
+    pub(crate) client: Client,
+    /// The lowest fence that the client accepts.
+    pub(crate) min_fence: u64,
 }
 
 /// The answer to a surrender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Released {
     /// Whether the token held the lock, now or when it was first released.
     pub(crate) was_held: bool,
-    /// How many listeners were woken.
-    pub(crate) woken: u64,
+    /// The waiter of the same client that has the lock now, and its fence.
+    pub(crate) next: Option<(Token, u64)>,
+}
+
+/// A claim that waits, by whom its client is.
+#[derive(Debug, Clone)]
+pub(crate) struct Wait {
+    pub(crate) name: Name,
+    pub(crate) token: Token,
+}
+
+/// How a claim stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Waits,
+    /// The lock is its to take, or has been granted to it.
+    Turn,
+    /// The queue knows it no more.
+    Unknown,
+}
+
+/// A waiter as the backend sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Queued {
+    pub(crate) waited: Duration,
+    pub(crate) priority: u8,
+    /// The encoded holder that it will be.
+    pub(crate) identity: Vec<u8>,
 }
 
 /// A lock as the backend sees it.
@@ -109,15 +184,15 @@ pub(crate) enum Admitted {
 }
 
 /// What a listener hears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wake {
-    /// The grant with this fence was given up.
-    Released(u64),
+    /// It is the turn of this token.
+    Turn(Token),
     /// Something may have been missed.
     Lost,
 }
 
-/// Listens for one name being given up.
+/// Listens for the turns of one client's waiters.
 pub(crate) trait Wakeups: Send + fmt::Debug {
     /// The next wake-up; cancel safe.
     fn next(&mut self) -> BoxFuture<'_, Wake>;
@@ -130,7 +205,8 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// How long a step may take before it counts as unanswered.
     fn step_timeout(&self) -> Duration;
 
-    /// Takes the lock, or says who holds it. The same token obtains its lock again.
+    /// Takes the lock, or says who holds it and stands in its queue. The same token obtains its lock
+    /// again, and keeps its place.
     fn acquire<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Prolongs leases of one shard; the answers are in the order asked.
@@ -140,7 +216,7 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         leases: &'a [Renewal],
     ) -> BoxFuture<'a, Result<Vec<Renewed>>>;
 
-    /// Gives a lock up and leaves a tombstone.
+    /// Gives a lock up, or a place in its queue, and leaves a tombstone. The turn passes on.
     fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>>;
 
     /// Takes the lock from the holder with this fence; whether it held it.
@@ -167,8 +243,26 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         retention: Duration,
     ) -> BoxFuture<'a, Result<Admitted>>;
 
-    /// Listens for a name being given up; what happens from the return on is heard.
-    fn listen<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Box<dyn Wakeups>>>;
+    /// Says that a client lives, and looks how its waiters of one shard stand; the answers are in
+    /// the order asked.
+    fn heartbeat<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+        hears: bool,
+        waits: &'a [Wait],
+    ) -> BoxFuture<'a, Result<Vec<Standing>>>;
+
+    /// Who stands in a lock's queue, the next first; at most `limit`.
+    fn waiters<'a>(&'a self, name: &'a Name, limit: u64) -> BoxFuture<'a, Result<Vec<Queued>>>;
+
+    /// Listens for the turns of a client's waiters of one shard; what happens from the return on is
+    /// heard.
+    fn listen<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+    ) -> BoxFuture<'a, Result<Box<dyn Wakeups>>>;
 
     /// What of the server's set-up breaks the promises.
     fn audit(&self) -> BoxFuture<'_, Result<Vec<Finding>>>;

@@ -3,10 +3,12 @@
 //! One mutex, one small transition per step; expiry follows the clock's monotonic time line and
 //! fences its wall clock, as on a server.
 
+mod queue;
+
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, Released, Renewal, Renewed, SHARDS, Seen, Surrender,
-        Wake, Wakeups, fence_ttl,
+        ALIVE, Acquired, Admitted, Backend, Claim, Client, Queued, Released, Renewal, Renewed,
+        SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
     },
     token::{Fence, Identity, Token},
 };
@@ -16,6 +18,7 @@ use coordinator_core::{
     health::Finding,
     key::Name,
 };
+use queue::{Asks, Clients, Queue};
 use std::{
     collections::HashMap,
     future::ready,
@@ -37,7 +40,9 @@ struct State {
     /// By shard too, as on a server: a token means nothing under another shard's name.
     tombstones: HashMap<(u16, String), (Mark, Instant)>,
     registers: HashMap<Name, (u64, String, Instant)>,
-    channels: HashMap<Name, broadcast::Sender<u64>>,
+    queues: HashMap<Name, Queue>,
+    /// By shard.
+    clients: HashMap<u16, Clients>,
     /// How many entries may pile up before what has expired is swept out.
     sweep_at: usize,
 }
@@ -76,29 +81,41 @@ impl Embedded {
         if state.tombstone(&claim.name, &claim.token, now).is_some() {
             return Acquired::Refused;
         }
-        if let Some(held) = state.held(&claim.name, now) {
-            if held.token != claim.token {
-                let holder = Identity::decode(&held.identity).holder(held.fence, held.since);
-                let ttl = Some(held.until.saturating_since(now));
-                return Acquired::Held { holder, ttl };
+        let held = state.held(&claim.name, now).map(|held| {
+            if held.token == claim.token {
+                held.until = held.until.max(now + claim.ttl);
             }
-            held.until = held.until.max(now + claim.ttl);
+            held.clone()
+        });
+        if let Some(held) = &held
+            && held.token == claim.token
+        {
             return Acquired::Granted { fence: held.fence };
         }
-        let since = self.clock.unix_time();
-        let last = state.fences.get(&claim.name).filter(|(_, until)| *until > now);
-        let micros = u64::try_from(since.as_micros()).unwrap_or(Fence::MAX);
-        let fence = (last.map_or(0, |(fence, _)| *fence) + 1).max(micros).max(claim.min_fence);
-        state.fences.insert(claim.name.clone(), (fence, now + fence_ttl(claim.ttl)));
-        let held = Held {
-            token: claim.token.clone(),
-            fence,
-            since,
-            identity: claim.identity.clone(),
-            until: now + claim.ttl,
-        };
-        state.locks.insert(claim.name.clone(), held);
-        Acquired::Granted { fence }
+        let waited = state.queues.get(&claim.name).is_some_and(|queue| queue.len() > 0);
+        let mut ticket = None;
+        if let Some(stand) = claim.stand.as_ref().filter(|_| held.is_some() || waited) {
+            let queue = state.queues.entry(claim.name.clone()).or_default();
+            ticket = Some(queue.enter(claim, stand, self.unix_us()));
+            let clients = state.clients.entry(claim.name.shard(SHARDS)).or_default();
+            clients.beats.insert(stand.client.clone(), now);
+        }
+        if let Some(held) = held {
+            let holder = Some(Identity::decode(&held.identity).holder(held.fence, held.since));
+            return Acquired::Held { holder, ttl: Some(held.until.saturating_since(now)), ticket };
+        }
+        if waited {
+            let first = state.turn(&claim.name, Asks::Token(&claim.token), now);
+            if first.is_some_and(|first| first != claim.token) {
+                return Acquired::Held { holder: None, ttl: None, ticket };
+            }
+            state.leave(&claim.name, &claim.token);
+        }
+        Acquired::Granted { fence: state.grant(claim, claim.min_fence, now, &*self.clock) }
+    }
+
+    fn unix_us(&self) -> u64 {
+        u64::try_from(self.clock.unix_time().as_micros()).unwrap_or(Fence::MAX)
     }
 
     fn renew_now(&self, leases: &[Renewal]) -> Vec<Renewed> {
@@ -131,17 +148,62 @@ impl Embedded {
         if let Some(held) = state.held(&lease.name, now)
             && held.token == lease.token
         {
-            let (fence, until) = (held.fence, until.max(held.until));
+            let until = until.max(held.until);
             state.locks.remove(&lease.name);
             state.tombstones.insert(key, (Mark::Released, until));
-            let woken = state.wake(&lease.name, fence);
-            return Released { was_held: true, woken };
+            let first = state.turn(&lease.name, Asks::Client(&lease.client), now);
+            let next = first.and_then(|first| {
+                let record = state.queues.get(&lease.name)?.record(&first)?;
+                let claim = record.claim.clone();
+                if record.client != lease.client {
+                    return None;
+                }
+                state.leave(&lease.name, &first);
+                let fence = state.grant(&claim, lease.min_fence, now, &*self.clock);
+                Some((first, fence))
+            });
+            return Released { was_held: true, next };
+        }
+        let free = state.held(&lease.name, now).is_none();
+        if state.leave(&lease.name, &lease.token) && free {
+            // It may have been its turn.
+            state.turn(&lease.name, Asks::Nobody, now);
         }
         let mark = state.tombstone(&lease.name, &lease.token, now);
         if mark.is_none() {
             state.tombstones.insert(key, (Mark::Absent, until));
         }
-        Released { was_held: mark == Some(Mark::Released), woken: 0 }
+        Released { was_held: mark == Some(Mark::Released), next: None }
+    }
+
+    fn heartbeat_now(
+        &self,
+        shard: u16,
+        client: &Client,
+        hears: bool,
+        waits: &[Wait],
+    ) -> Vec<Standing> {
+        let (mut state, now) = self.now();
+        let beats = &mut state.clients.entry(shard).or_default().beats;
+        beats.retain(|_, beat| now.saturating_since(*beat) <= ALIVE);
+        beats.insert(client.clone(), now);
+        let stands = |wait: &Wait| {
+            let first = match state.held(&wait.name, now) {
+                Some(held) => Some(held.token.clone()),
+                None => state.turn(&wait.name, Asks::Token(&wait.token), now),
+            };
+            if first.as_ref() == Some(&wait.token) {
+                return Standing::Turn;
+            }
+            match state.queues.get_mut(&wait.name) {
+                Some(queue) if queue.record(&wait.token).is_some() => {
+                    queue.set_hears(&wait.token, hears);
+                    Standing::Waits
+                }
+                _ => Standing::Unknown,
+            }
+        };
+        waits.iter().map(stands).collect()
     }
 
     fn force_release_now(&self, name: &Name, fence: u64, tombstone: Duration) -> bool {
@@ -152,7 +214,7 @@ impl Embedded {
         let key = grave(name, &held.token);
         state.locks.remove(name);
         state.tombstones.insert(key, (Mark::Forced, now + tombstone));
-        state.wake(name, fence);
+        state.turn(name, Asks::Nobody, now);
         true
     }
 
@@ -187,19 +249,48 @@ impl State {
         (*until > now).then_some(*mark)
     }
 
-    /// Wakes who listens, and counts them.
-    fn wake(&mut self, name: &Name, fence: u64) -> u64 {
-        let Some(channel) = self.channels.get(name) else { return 0 };
-        let woken = channel.send(fence).unwrap_or(0);
-        if woken == 0 {
-            self.channels.remove(name);
+    /// Whose turn it is at a name that nobody holds.
+    fn turn(&mut self, name: &Name, asks: Asks<'_>, now: Instant) -> Option<Token> {
+        let clients = self.clients.entry(name.shard(SHARDS)).or_default();
+        let queue = self.queues.get_mut(name)?;
+        let first = queue.turn(clients, asks, now);
+        if queue.len() == 0 {
+            self.queues.remove(name);
         }
-        woken as u64
+        first
+    }
+
+    /// Steps out of a queue; whether it stood there.
+    fn leave(&mut self, name: &Name, token: &Token) -> bool {
+        let Some(queue) = self.queues.get_mut(name) else { return false };
+        let stood = queue.leave(token).is_some();
+        if queue.len() == 0 {
+            self.queues.remove(name);
+        }
+        stood
+    }
+
+    /// Grants a lock that nobody holds; its fence.
+    fn grant(&mut self, claim: &Claim, least: u64, now: Instant, clock: &dyn Clock) -> u64 {
+        let since = clock.unix_time();
+        let last = self.fences.get(&claim.name).filter(|(_, until)| *until > now);
+        let micros = u64::try_from(since.as_micros()).unwrap_or(Fence::MAX);
+        let fence = (last.map_or(0, |(fence, _)| *fence) + 1).max(micros).max(least);
+        self.fences.insert(claim.name.clone(), (fence, now + fence_ttl(claim.ttl)));
+        let held = Held {
+            token: claim.token.clone(),
+            fence,
+            since,
+            identity: claim.identity.clone(),
+            until: now + claim.ttl,
+        };
+        self.locks.insert(claim.name.clone(), held);
+        fence
     }
 
     fn seen(&self, name: &Name, now: Instant) -> Option<Seen> {
         let held = self.locks.get(name).filter(|held| held.until > now)?;
-        let waiters = self.channels.get(name).map_or(0, broadcast::Sender::receiver_count);
+        let waiters = self.queues.get(name).map_or(0, Queue::len);
         Some(Seen {
             name: name.clone(),
             holder: Identity::decode(&held.identity).holder(held.fence, held.since),
@@ -210,11 +301,8 @@ impl State {
 
     /// Sweeps when the state has doubled since the last time, so that each step pays little.
     fn sweep(&mut self, now: Instant) {
-        let size = self.locks.len()
-            + self.fences.len()
-            + self.tombstones.len()
-            + self.registers.len()
-            + self.channels.len();
+        let size =
+            self.locks.len() + self.fences.len() + self.tombstones.len() + self.registers.len();
         if size < self.sweep_at.max(1024) {
             return;
         }
@@ -222,13 +310,8 @@ impl State {
         self.fences.retain(|_, (_, until)| *until > now);
         self.tombstones.retain(|_, (_, until)| *until > now);
         self.registers.retain(|_, (_, _, until)| *until > now);
-        self.channels.retain(|_, channel| channel.receiver_count() > 0);
         self.sweep_at = 2
-            * (self.locks.len()
-                + self.fences.len()
-                + self.tombstones.len()
-                + self.registers.len()
-                + self.channels.len());
+            * (self.locks.len() + self.fences.len() + self.tombstones.len() + self.registers.len());
     }
 }
 
@@ -300,10 +383,36 @@ impl Backend for Embedded {
         Box::pin(ready(Ok(self.admit_now(resource, fence, owner, retention))))
     }
 
-    fn listen<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
+    fn heartbeat<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+        hears: bool,
+        waits: &'a [Wait],
+    ) -> BoxFuture<'a, Result<Vec<Standing>>> {
+        Box::pin(ready(Ok(self.heartbeat_now(shard, client, hears, waits))))
+    }
+
+    fn waiters<'a>(&'a self, name: &'a Name, limit: u64) -> BoxFuture<'a, Result<Vec<Queued>>> {
+        let (state, now) = self.now();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let clients = state.clients.get(&name.shard(SHARDS));
+        let waiters = state
+            .queues
+            .get(name)
+            .map_or_else(Vec::new, |queue| queue.waiters(clients, now, self.unix_us(), limit));
+        Box::pin(ready(Ok(waiters)))
+    }
+
+    fn listen<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+    ) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
         let (mut state, _) = self.now();
-        let channel =
-            state.channels.entry(name.clone()).or_insert_with(|| broadcast::channel(64).0);
+        let channels = &mut state.clients.entry(shard).or_default().channels;
+        channels.retain(|_, channel| channel.receiver_count() > 0);
+        let channel = channels.entry(client.clone()).or_insert_with(|| broadcast::channel(256).0);
         let wakeups: Box<dyn Wakeups> = Box::new(Channel(channel.subscribe()));
         Box::pin(ready(Ok(wakeups)))
     }
@@ -314,13 +423,13 @@ impl Backend for Embedded {
 }
 
 #[derive(Debug)]
-struct Channel(broadcast::Receiver<u64>);
+struct Channel(broadcast::Receiver<Token>);
 
 impl Wakeups for Channel {
     fn next(&mut self) -> BoxFuture<'_, Wake> {
         Box::pin(async {
             match self.0.recv().await {
-                Ok(fence) => Wake::Released(fence),
+                Ok(token) => Wake::Turn(token),
                 // A swept channel is made anew by the next listener; look and listen again.
                 Err(RecvError::Lagged(_) | RecvError::Closed) => Wake::Lost,
             }

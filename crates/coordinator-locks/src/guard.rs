@@ -148,9 +148,6 @@ impl Guard {
         let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
         let released = self.inner.release(&surrender).await?;
         self.armed = false;
-        let now = self.inner.clock().now();
-        let hold = now.saturating_since(state.since);
-        self.inner.lines.released(&state.name, state.fence, released.woken, hold, now);
         Ok(if released.was_held { Release::Released } else { Release::AlreadyGone })
     }
 
@@ -211,7 +208,13 @@ impl Inner {
     ) -> Surrender {
         // As long as an acquire with this token could still arrive, and then some.
         let tombstone = ttl + self.backend.step_timeout() * 2 + Duration::from_secs(10);
-        Surrender { name: name.clone(), token: token.clone(), tombstone }
+        Surrender {
+            name: name.clone(),
+            token: token.clone(),
+            tombstone,
+            client: self.turns.client().clone(),
+            min_fence: self.fence_seen(name) + 1,
+        }
     }
 
     pub(crate) fn give_up_later(&self, surrender: Surrender, ttl: Duration) {
@@ -225,8 +228,12 @@ impl Inner {
         let limit = clock.now() + self.backend.step_timeout() * 2;
         let mut delay = Duration::from_millis(10);
         loop {
+            let sent = clock.now();
             let error = match until(&**clock, limit, self.backend.release(surrender)).await {
-                Some(Ok(released)) => return Ok(released),
+                Some(Ok(released)) => {
+                    self.turns.passed_on(&surrender.name, &released, sent);
+                    return Ok(released);
+                }
                 Some(Err(error)) => error,
                 None => unanswered("locks.release"),
             };

@@ -60,6 +60,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod token;
+mod turns;
 mod waiting;
 mod watchdog;
 mod worker;

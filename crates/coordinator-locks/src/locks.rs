@@ -9,6 +9,7 @@ use crate::{
     lease::LossReason,
     outcome::{Outcome, WithError},
     token::{HeldLock, Token},
+    turns::Turns,
     waiting::Lines,
     watchdog::Watchdog,
     worker::Worker,
@@ -33,6 +34,8 @@ use std::{
 const LONGEST: Duration = Duration::from_hours(8760);
 /// The shortest ttl: below it the allowance for drift and a round trip leave nothing.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// The highest priority of a waiter.
+const HIGHEST_PRIORITY: u8 = 100;
 /// The longest description of a task, in bytes.
 const TASK_MAX_BYTES: usize = 128;
 
@@ -47,6 +50,7 @@ pub struct Locks {
 pub(crate) struct Inner {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) lines: Arc<Lines>,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) watchdog: Watchdog,
     pub(crate) worker: Worker,
     pub(crate) host: String,
@@ -91,6 +95,7 @@ impl Locks {
         let inner = Inner {
             backend,
             lines: Arc::default(),
+            turns: Arc::new(Turns::new()),
             watchdog: Watchdog::new(),
             worker: Worker::new(),
             host,
@@ -241,7 +246,6 @@ impl Locks {
         let asked = self.inner.backend.force_release(&name, fence, tombstone, reason);
         let taken = until(&**clock, limit, asked).await.unwrap_or_else(|| Err(unanswered(STEP)))?;
         if taken {
-            self.inner.lines.released(&name, fence, 0, Duration::ZERO, clock.now());
             tracing::warn!(lock = %name, fence, owner = held.holder.owner, reason, "forced");
         }
         Ok(taken.then_some(held))
@@ -381,6 +385,15 @@ pub(crate) struct Options {
     pub(crate) max_hold: Option<Duration>,
     pub(crate) watchdog: bool,
     pub(crate) task: Option<String>,
+    pub(crate) fair: bool,
+    pub(crate) priority: u8,
+}
+
+impl Options {
+    /// Whether it stands in the backend's queue itself, and not behind others of this process.
+    pub(crate) fn own_place(&self) -> bool {
+        self.fair || self.priority > 0
+    }
 }
 
 impl Lock {
@@ -389,7 +402,15 @@ impl Lock {
         Self {
             locks: locks.clone(),
             name: name.map_err(|error| error.chain()),
-            options: Options { ttl, wait, max_hold: None, watchdog: true, task: None },
+            options: Options {
+                ttl,
+                wait,
+                max_hold: None,
+                watchdog: true,
+                task: None,
+                fair: false,
+                priority: 0,
+            },
         }
     }
 
@@ -419,6 +440,23 @@ impl Lock {
         self
     }
 
+    /// Whether this waiter is served in the order of arrival among the waiters of all processes.
+    /// Default: it is not; a process has one place in the queue for all who wait there, so that
+    /// processes take turns and each serves its own waiters in order. A place of one's own costs
+    /// the server an entry.
+    pub fn with_fair(mut self, fair: bool) -> Self {
+        self.options.fair = fair;
+        self
+    }
+
+    /// Waits with priority, 0 to 100: each step is worth ten seconds of waiting, so that whoever
+    /// waits for long enough is served before those of higher priority who come later. Default 0.
+    /// A priority above 0 is a place of one's own, as with [`with_fair`](Self::with_fair).
+    pub fn with_priority(mut self, priority: u8) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
     /// What the holder does, at most 128 bytes; shown to whoever asks who holds the lock.
     pub fn with_task(mut self, task: &str) -> Self {
         self.options.task = Some(task.to_owned());
@@ -445,7 +483,7 @@ impl Lock {
     pub async fn acquire(&self) -> Result<Outcome> {
         let name = self.check()?;
         let inner = &self.locks.inner;
-        inner.worker.start(&inner.backend);
+        inner.worker.start(&inner.backend, &inner.turns);
         // Most of it is spent waiting: it is kept off the caller's stack.
         Box::pin(acquire::acquire(inner, name, &self.options)).await
     }
@@ -496,6 +534,9 @@ impl Lock {
         }
         if let Some(hold) = self.options.max_hold {
             check_ttl(hold)?;
+        }
+        if self.options.priority > HIGHEST_PRIORITY {
+            return Err(Error::misuse(STEP, "a priority is 0 to 100"));
         }
         if self.options.task.as_ref().is_some_and(|task| task.len() > TASK_MAX_BYTES) {
             return Err(Error::misuse(STEP, "a task is described in at most 128 bytes"));

@@ -2,10 +2,10 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, Released, Renewal, Renewed, SHARDS, Seen, Surrender,
-        Wake, Wakeups, fence_ttl,
+        Acquired, Admitted, Backend, Claim, Client, HEAD_START, Queued, Released, Renewal, Renewed,
+        SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
     },
-    token::{Fence, Holder, Identity},
+    token::{Fence, Identity, Token},
 };
 use coordinator_core::{
     BoxFuture, Error, Result,
@@ -19,11 +19,20 @@ use std::{
     time::Duration,
 };
 
-static ACQUIRE: Script = Script::new("locks.acquire", include_str!("redis/acquire.lua"));
+/// A script that the queue's own code stands before.
+macro_rules! queueing {
+    ($file:literal) => {
+        concat!(include_str!("redis/queue.lua"), include_str!($file))
+    };
+}
+
+static ACQUIRE: Script = Script::new("locks.acquire", queueing!("redis/acquire.lua"));
 static RENEW: Script = Script::new("locks.renew", include_str!("redis/renew.lua"));
-static RELEASE: Script = Script::new("locks.release", include_str!("redis/release.lua"));
+static RELEASE: Script = Script::new("locks.release", queueing!("redis/release.lua"));
 static FORCE_RELEASE: Script =
-    Script::new("locks.force_release", include_str!("redis/force_release.lua"));
+    Script::new("locks.force_release", queueing!("redis/force_release.lua"));
+static HEARTBEAT: Script = Script::new("locks.heartbeat", queueing!("redis/heartbeat.lua"));
+static WAITERS: Script = Script::new("locks.waiters", queueing!("redis/waiters.lua"));
 static SHOW: Script = Script::new("locks.show", include_str!("redis/show.lua"));
 static LIST: Script = Script::new("locks.list", include_str!("redis/list.lua"));
 static ADMIT: Script = Script::new("locks.admit", include_str!("redis/admit.lua"));
@@ -31,7 +40,7 @@ static ADMIT: Script = Script::new("locks.admit", include_str!("redis/admit.lua"
 /// Every script of this crate, for warming up and for tests.
 #[doc(hidden)]
 pub static SCRIPTS: &[&Script] =
-    &[&ACQUIRE, &RENEW, &RELEASE, &FORCE_RELEASE, &SHOW, &LIST, &ADMIT];
+    &[&ACQUIRE, &RENEW, &RELEASE, &FORCE_RELEASE, &HEARTBEAT, &WAITERS, &SHOW, &LIST, &ADMIT];
 
 #[derive(Debug)]
 pub(crate) struct Redis {
@@ -70,8 +79,20 @@ fn tombstone(shard: &Shard, token: &crate::Token) -> String {
     shard.key("gone", token.expose())
 }
 
-fn channel(shard: &Shard, name: &Name) -> String {
-    shard.key("wake", name.encoded())
+fn queue(shard: &Shard, name: &Name) -> String {
+    shard.key("queue", name.encoded())
+}
+
+fn stand(shard: &Shard, name: &Name) -> String {
+    shard.key("stand", name.encoded())
+}
+
+fn beats(shard: &Shard) -> String {
+    shard.key("beats", "")
+}
+
+fn channel(shard: &Shard, client: &Client) -> String {
+    shard.key("wake", &client.0)
 }
 
 /// Whole milliseconds, at least one; a year is far below what a script counts exactly.
@@ -86,6 +107,15 @@ fn number(value: u64) -> Arg {
 /// A time to live as PTTL tells it: negative where there is none.
 fn ttl(fields: &mut Fields) -> Result<Option<Duration>> {
     Ok(u64::try_from(fields.int()?).ok().map(Duration::from_millis))
+}
+
+/// A place in the queue, if it is one.
+fn ticket(fields: &mut Fields) -> Result<Option<u64>> {
+    Ok(Some(fields.unsigned()?).filter(|ticket| *ticket > 0))
+}
+
+fn token(step: &'static str, text: &str) -> Result<Token> {
+    Token::parse(text).map_err(|_| Error::corrupt(step, "a token in the queue is damaged"))
 }
 
 fn valid_fence(step: &'static str, fence: u64) -> Result<u64> {
@@ -120,8 +150,11 @@ impl Backend for Redis {
                 fence(shard, &claim.name),
                 tombstone(shard, &claim.token),
                 index(shard),
+                queue(shard, &claim.name),
+                stand(shard, &claim.name),
+                beats(shard),
             ];
-            let args = vec![
+            let mut args = vec![
                 claim.token.expose().into(),
                 ms(claim.ttl),
                 number(claim.min_fence),
@@ -129,6 +162,16 @@ impl Backend for Redis {
                 claim.name.encoded().into(),
                 Arg::from_bytes(&claim.identity),
             ];
+            match &claim.stand {
+                Some(stand) => {
+                    let start = HEAD_START * u32::from(stand.priority);
+                    args.push((&*stand.client.0).into());
+                    args.push(number(stand.ticket.unwrap_or(0)));
+                    args.push(i64::try_from(start.as_micros()).unwrap_or(i64::MAX).into());
+                    args.push(format!("{}{:03}", u8::from(stand.hears), stand.priority).into());
+                }
+                None => args.extend(["", "0", "0", "0000"].map(Arg::from)),
+            }
             self.connection.ready(ACQUIRE.name()).await?;
             claim.sent.store(true, Ordering::Release);
             let reply = self.connection.run(&ACQUIRE, keys, args).await?;
@@ -136,12 +179,13 @@ impl Backend for Redis {
             Ok(match fields.int()? {
                 1 => Acquired::Granted { fence: valid_fence(ACQUIRE.name(), fields.unsigned()?)? },
                 2 => Acquired::Refused,
+                3 => Acquired::Held { holder: None, ttl: None, ticket: ticket(&mut fields)? },
                 _ => {
-                    let ttl = ttl(&mut fields)?;
+                    let (ticket, ttl) = (ticket(&mut fields)?, ttl(&mut fields)?);
                     let (fence, since) = (fields.unsigned()?, fields.unsigned()?);
                     let since = Duration::from_micros(since);
-                    let holder: Holder = Identity::decode(&fields.bytes()?).holder(fence, since);
-                    Acquired::Held { holder, ttl }
+                    let holder = Identity::decode(&fields.bytes()?).holder(fence, since);
+                    Acquired::Held { holder: Some(holder), ttl, ticket }
                 }
             })
         })
@@ -190,16 +234,33 @@ impl Backend for Redis {
     fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>> {
         Box::pin(async move {
             let shard = self.shard(&lease.name);
-            let keys = vec![lock(shard, &lease.name), tombstone(shard, &lease.token), index(shard)];
+            let keys = vec![
+                lock(shard, &lease.name),
+                tombstone(shard, &lease.token),
+                index(shard),
+                fence(shard, &lease.name),
+                queue(shard, &lease.name),
+                stand(shard, &lease.name),
+                beats(shard),
+            ];
             let args = vec![
                 lease.token.expose().into(),
                 ms(lease.tombstone),
                 lease.name.encoded().into(),
-                channel(shard, &lease.name).into(),
+                (&*lease.client.0).into(),
+                number(lease.min_fence),
             ];
             let reply = self.connection.run(&RELEASE, keys, args).await?;
             let mut fields = reply.fields(RELEASE.name());
-            Ok(Released { was_held: fields.int()? == 1, woken: fields.unsigned()? })
+            let was_held = fields.int()? == 1;
+            let next = match fields.unsigned()? {
+                0 => None,
+                fence => {
+                    let fence = valid_fence(RELEASE.name(), fence)?;
+                    Some((token(RELEASE.name(), &fields.text()?)?, fence))
+                }
+            };
+            Ok(Released { was_held, next })
         })
     }
 
@@ -212,14 +273,14 @@ impl Backend for Redis {
     ) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let shard = self.shard(name);
-            let keys = vec![lock(shard, name), index(shard)];
-            let args = vec![
-                ms(tombstone),
-                name.encoded().into(),
-                channel(shard, name).into(),
-                reason.into(),
-                number(fence),
+            let keys = vec![
+                lock(shard, name),
+                index(shard),
+                queue(shard, name),
+                stand(shard, name),
+                beats(shard),
             ];
+            let args = vec![ms(tombstone), name.encoded().into(), reason.into(), number(fence)];
             let reply = self.connection.run(&FORCE_RELEASE, keys, args).await?;
             Ok(reply.fields(FORCE_RELEASE.name()).int()? == 1)
         })
@@ -228,8 +289,9 @@ impl Backend for Redis {
     fn show<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Seen>>> {
         Box::pin(async move {
             let shard = self.shard(name);
-            let (keys, args) = (vec![lock(shard, name)], vec![channel(shard, name).into()]);
-            let mut fields = self.connection.run(&SHOW, keys, args).await?.fields(SHOW.name());
+            let keys = vec![lock(shard, name), queue(shard, name)];
+            let mut fields =
+                self.connection.run(&SHOW, keys, Vec::new()).await?.fields(SHOW.name());
             match fields.int()? {
                 1 => Ok(Some(seen(name.clone(), &mut fields)?)),
                 _ => Ok(None),
@@ -272,9 +334,67 @@ impl Backend for Redis {
         })
     }
 
-    fn listen<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
+    fn heartbeat<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+        hears: bool,
+        waits: &'a [Wait],
+    ) -> BoxFuture<'a, Result<Vec<Standing>>> {
         Box::pin(async move {
-            let channel = channel(self.shard(name), name);
+            let shard = &self.shards[usize::from(shard)];
+            let mut keys = vec![beats(shard)];
+            let mut args = vec![(&*client.0).into(), i64::from(hears).into()];
+            for wait in waits {
+                keys.push(lock(shard, &wait.name));
+                keys.push(queue(shard, &wait.name));
+                keys.push(stand(shard, &wait.name));
+                args.push(wait.token.expose().into());
+            }
+            let reply = self.connection.run(&HEARTBEAT, keys, args).await?;
+            let mut fields = reply.fields(HEARTBEAT.name());
+            if fields.unsigned()? != waits.len() as u64 {
+                let why = "another number of waiters was answered";
+                return Err(Error::corrupt(HEARTBEAT.name(), why));
+            }
+            waits
+                .iter()
+                .map(|_| {
+                    Ok(match fields.int()? {
+                        1 => Standing::Waits,
+                        2 => Standing::Turn,
+                        _ => Standing::Unknown,
+                    })
+                })
+                .collect()
+        })
+    }
+
+    fn waiters<'a>(&'a self, name: &'a Name, limit: u64) -> BoxFuture<'a, Result<Vec<Queued>>> {
+        Box::pin(async move {
+            let shard = self.shard(name);
+            let keys = vec![queue(shard, name), stand(shard, name), beats(shard)];
+            let reply = self.connection.run(&WAITERS, keys, vec![number(limit)]).await?;
+            let mut fields = reply.fields(WAITERS.name());
+            let count = fields.unsigned()?;
+            (0..count)
+                .map(|_| {
+                    let mut fields = fields.array()?;
+                    let waited = Duration::from_micros(fields.unsigned()?);
+                    let priority = u8::try_from(fields.unsigned()?).unwrap_or(u8::MAX);
+                    Ok(Queued { waited, priority, identity: fields.bytes()?.to_vec() })
+                })
+                .collect()
+        })
+    }
+
+    fn listen<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+    ) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
+        Box::pin(async move {
+            let channel = channel(&self.shards[usize::from(shard)], client);
             let wakeups: Box<dyn Wakeups> =
                 Box::new(Channel(self.connection.subscribe(&channel).await?));
             Ok(wakeups)
@@ -293,10 +413,10 @@ impl Wakeups for Channel {
     fn next(&mut self) -> BoxFuture<'_, Wake> {
         Box::pin(async {
             match self.0.next().await {
-                Message::Payload(fence) => std::str::from_utf8(&fence)
+                Message::Payload(token) => std::str::from_utf8(&token)
                     .ok()
-                    .and_then(|fence| fence.parse().ok())
-                    .map_or(Wake::Lost, Wake::Released),
+                    .and_then(|token| Token::parse(token).ok())
+                    .map_or(Wake::Lost, Wake::Turn),
                 _ => Wake::Lost,
             }
         })

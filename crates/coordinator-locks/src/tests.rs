@@ -3,15 +3,16 @@
 
 mod broken;
 mod contract;
+mod queue;
 #[cfg(feature = "redis")]
 mod scripts;
 
 use crate::{
-    backend::{Backend, Claim, Renewal, Surrender},
+    backend::{Backend, Claim, Client, Renewal, Surrender},
     embedded::Embedded,
     token::{Identity, Token},
 };
-use contract::Stage;
+use contract::{Case, Stage};
 use coordinator_core::{clock::ManualClock, key::Name};
 use std::{sync::Arc, time::Duration};
 
@@ -30,12 +31,19 @@ fn claim(text: &str) -> Claim {
         ttl: TTL,
         min_fence: 0,
         identity: identity.encode(),
+        stand: None,
         sent: Arc::default(),
     }
 }
 
 fn surrender(claim: &Claim) -> Surrender {
-    Surrender { name: claim.name.clone(), token: claim.token.clone(), tombstone: TTL * 2 }
+    Surrender {
+        name: claim.name.clone(),
+        token: claim.token.clone(),
+        tombstone: TTL * 2,
+        client: Client::random(),
+        min_fence: 0,
+    }
 }
 
 fn renewal(claim: &Claim, ttl: Duration) -> Renewal {
@@ -48,35 +56,44 @@ fn embedded() -> Stage {
     Stage::new(backend, clock)
 }
 
+/// Every case of the contract.
+fn all() -> impl Iterator<Item = (&'static str, Case)> {
+    contract::ALL.iter().chain(queue::ALL).copied()
+}
+
 #[tokio::test]
 async fn embedded_keeps_the_contract() {
-    for (case, check) in contract::ALL {
+    let mut broken = Vec::new();
+    for (case, check) in all() {
         if let Err(why) = check(embedded()).await {
-            panic!("{case}: {why}");
+            broken.push(format!("{case}: {why}"));
         }
     }
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[cfg(feature = "redis")]
 #[tokio::test]
 async fn redis_keeps_the_contract() {
-    for (case, check) in contract::ALL {
+    let mut broken = Vec::new();
+    for (case, check) in all() {
         if let Err(why) = check(scripts::redis().await).await {
-            panic!("{case}: {why}");
+            broken.push(format!("{case}: {why}"));
         }
     }
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[tokio::test]
 async fn each_broken_backend_is_caught() {
     for broken in broken::ALL {
         let mut caught = Vec::new();
-        for (case, check) in contract::ALL {
+        for (case, check) in all() {
             let clock = ManualClock::new();
             let good = Embedded::new(Arc::new(clock.clone()));
             let backend: Arc<dyn Backend> = Arc::new(broken::Broken::new(good, *broken));
             if check(Stage::new(backend, clock)).await.is_err() {
-                caught.push(*case);
+                caught.push(case);
             }
         }
         assert!(!caught.is_empty(), "{broken:?} passes as a lock");

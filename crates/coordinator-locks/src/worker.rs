@@ -4,6 +4,7 @@
 use crate::{
     backend::{Backend, Surrender},
     tasks,
+    turns::Turns,
 };
 use coordinator_core::{
     ErrorKind,
@@ -39,10 +40,10 @@ impl Worker {
     }
 
     /// Starts the task, once; must be called within a runtime before the first order.
-    pub(crate) fn start(&self, backend: &Arc<dyn Backend>) {
+    pub(crate) fn start(&self, backend: &Arc<dyn Backend>, turns: &Arc<Turns>) {
         self.orders.get_or_init(|| {
             let (orders, inbox) = mpsc::unbounded_channel();
-            tasks::spawn(serve(backend.clone(), inbox, self.pending.clone()));
+            tasks::spawn(serve(backend.clone(), turns.clone(), inbox, self.pending.clone()));
             tasks::spawn(audit(backend.clone()));
             orders
         });
@@ -70,17 +71,18 @@ impl Worker {
 
 async fn serve(
     backend: Arc<dyn Backend>,
+    turns: Arc<Turns>,
     mut inbox: mpsc::UnboundedReceiver<Order>,
     pending: Arc<watch::Sender<usize>>,
 ) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(order) = inbox.recv().await {
-        let (backend, pending) = (backend.clone(), pending.clone());
+        let (backend, turns, pending) = (backend.clone(), turns.clone(), pending.clone());
         let Ok(turn) = room.clone().acquire_owned().await else {
             return;
         };
         tasks::spawn(async move {
-            give_up(&*backend, &order).await;
+            give_up(&*backend, &turns, &order).await;
             pending.send_modify(|pending| *pending -= 1);
             drop(turn);
         });
@@ -88,13 +90,14 @@ async fn serve(
 }
 
 /// Releases until the server said that it is done, or the lock has expired.
-async fn give_up(backend: &dyn Backend, order: &Order) {
+async fn give_up(backend: &dyn Backend, turns: &Turns, order: &Order) {
     let clock = backend.clock();
     let mut delay = Duration::from_millis(20);
     loop {
-        let limit = clock.now() + backend.step_timeout() * 2;
+        let sent = clock.now();
+        let limit = sent + backend.step_timeout() * 2;
         let (error, hopeless) = match until(&**clock, limit, backend.release(&order.lease)).await {
-            Some(Ok(_)) => return,
+            Some(Ok(released)) => return turns.passed_on(&order.lease.name, &released, sent),
             // Closed for good: nobody will answer any more.
             Some(Err(error)) => (error.chain(), error.kind() == ErrorKind::Misuse),
             None => ("no answer".to_owned(), false),

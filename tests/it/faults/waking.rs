@@ -60,7 +60,7 @@ async fn a_subscriber_killed_a_hundred_times_stalls_nobody() {
 }
 
 #[tokio::test]
-async fn waiting_costs_a_process_one_look_a_second_however_many_wait() {
+async fn waiting_costs_a_process_a_few_heartbeats_however_many_wait() {
     let Scene { server, locks, truth, proxy: _proxy, .. } = scene().await;
     let guard = take(&truth, "a").await;
     let waiters: Vec<_> = (0..200)
@@ -75,7 +75,8 @@ async fn waiting_costs_a_process_one_look_a_second_however_many_wait() {
     while second.elapsed() < SECOND {
         tokio::task::yield_now().await;
     }
-    assert!(server.calls_of("evalsha").await - before <= 3);
+    let beats = server.calls_of("evalsha").await - before;
+    assert!(beats <= 5, "{beats} commands in a second of waiting");
     let before = server.calls_of("evalsha").await;
     guard.release().await.expect("an answer");
     for waiter in waiters {

@@ -6,6 +6,8 @@ use super::mask::{self, closing, find_word, line_at};
 use super::{Finding, Source};
 
 const LINES: usize = 90;
+/// How a file opens that stands before scripts and is none itself.
+const SHARED: &str = "-- Shared: ";
 
 /// Everything wrong with the scripts under `crates/`.
 pub(crate) fn check(sources: &[Source]) -> Vec<Finding> {
@@ -14,12 +16,33 @@ pub(crate) fn check(sources: &[Source]) -> Vec<Finding> {
     let scripts = sources.iter().filter(|source| source.is_script());
     scripts
         .flat_map(|script| {
+            if script.text.starts_with(SHARED) {
+                return shared(script, sources);
+            }
             let mut findings = header(script);
             findings.extend(body(script));
             findings.extend(registration(script, sources, keys));
             findings
         })
         .collect()
+}
+
+/// Code that several scripts share: it takes everything as arguments, and stands before some script.
+fn shared(script: &Source, sources: &[Source]) -> Vec<Finding> {
+    let mut findings = body(script);
+    let code = mask::lua(&script.text).code;
+    for table in ["KEYS", "ARGV"] {
+        for at in find_word(&code, table) {
+            let what = format!("shared code names no {table}: its callers do");
+            findings.push(script.at(line_at(&code, at), "shared", what));
+        }
+    }
+    let file = script.path.rsplit("src/").next().unwrap_or_default();
+    let included = format!("concat!(include_str!(\"{file}\"),");
+    if !sources.iter().any(|source| source.is("rs") && source.text.contains(&included)) {
+        findings.push(script.at(1, "unused", "no script has it before itself"));
+    }
+    findings
 }
 
 /// The comment lines a script opens with, without their dashes.
@@ -211,7 +234,8 @@ fn declaration<'a>(uncommented: &'a str, file: &str) -> Option<Declared<'a>> {
         let ident = left.strip_prefix("static")?.split(':').next()?.trim();
         let mut strings = right.split('"').skip(1).step_by(2);
         let (name, included) = (strings.next()?, strings.next()?);
-        (right.contains("include_str!") && included == file).then_some(Declared { ident, name })
+        // Included by `include_str!`, or by a macro that puts shared code before it.
+        (right.contains("!(") && included == file).then_some(Declared { ident, name })
     })
 }
 
@@ -264,6 +288,22 @@ pub static SCRIPTS: &[&Script] = &[&ACQUIRE];
         assert_eq!(script(SCRIPT), [""; 0]);
         let ranged = SCRIPT.replace("KEYS[i]", "KEYS[2..]");
         assert_eq!(script(&ranged), [""; 0]);
+    }
+
+    #[test]
+    fn shared_code_takes_arguments_and_stands_before_a_script() {
+        let path = "crates/coordinator-locks/src/redis/queue.lua";
+        let rules = |text: &str, adapter: &str| {
+            let adapter = Source::planted("crates/coordinator-locks/src/redis.rs", adapter);
+            let found = check(&[Source::planted(path, text), adapter]);
+            found.into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
+        };
+        let before = "concat!(include_str!(\"redis/queue.lua\"), include_str!($file))";
+        let text = "-- Shared: what two scripts do.\nlocal function f(key) return key end\n";
+        assert_eq!(rules(text, before), [""; 0]);
+        assert_eq!(rules(text, ""), ["unused"]);
+        assert_eq!(rules(&text.replace("f(key)", "f(KEYS)"), before), ["shared"]);
+        assert_eq!(rules(&text.replace("key end", "ARGV[1] end"), before), ["shared"]);
     }
 
     #[test]

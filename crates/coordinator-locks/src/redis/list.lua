@@ -1,8 +1,9 @@
 -- Lists held locks of one shard, by expiry.
--- KEYS[1] the shard's index of held locks; its name without `held` begins the locks'
+-- KEYS[1] the shard's index of held locks; its name without `held` begins the
+--         locks' and the queues'
 -- ARGV[1] how many to pass over
 -- ARGV[2] how many to list at the most
--- Answer: {seen, {member, pttl, fence, since, waiting processes, holder}, …}; `seen` counts the
+-- Answer: {seen, {member, pttl, fence, since, waiters, holder}, …}; `seen` counts the
 --         index entries looked at, and fewer than ARGV[2] means that there are no more.
 -- Safe to run twice: it removes nothing but what has expired.
 local time = redis.call('TIME')
@@ -15,17 +16,12 @@ local answer = {#members}
 for _, member in ipairs(members) do
   local lock = redis.call('GET', base .. 'lock:' .. member)
   if lock then
-    local channel = base .. 'wake:' .. member
-    local counted = redis.pcall('PUBSUB', 'SHARDNUMSUB', channel)
-    if counted.err then
-      counted = redis.pcall('PUBSUB', 'NUMSUB', channel)
-    end
     answer[#answer + 1] = {
       member,
       redis.call('PTTL', base .. 'lock:' .. member),
       tonumber(string.sub(lock, 33, 48)),
       tonumber(string.sub(lock, 49, 64)),
-      tonumber(counted[2]) or 0,
+      redis.call('ZCARD', base .. 'queue:' .. member),
       string.sub(lock, 65),
     }
   end

@@ -2,7 +2,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, Released, Renewal, Renewed, Seen, Surrender, Wakeups,
+        Acquired, Admitted, Backend, Claim, Client, Queued, Released, Renewal, Renewed, Seen,
+        Standing, Surrender, Wait, Wakeups,
     },
     embedded::Embedded,
 };
@@ -26,6 +27,10 @@ pub(super) enum Fault {
     AdmitsEverything,
     ForcesWhoeverHolds,
     WakesNobody,
+    OrdersByAClientsClock,
+    LetsOthersPassTheQueue,
+    DropsHeartbeats,
+    ForgetsWhoLeft,
 }
 
 pub(super) const ALL: &[Fault] = &[
@@ -38,7 +43,16 @@ pub(super) const ALL: &[Fault] = &[
     Fault::AdmitsEverything,
     Fault::ForcesWhoeverHolds,
     Fault::WakesNobody,
+    Fault::OrdersByAClientsClock,
+    Fault::LetsOthersPassTheQueue,
+    Fault::DropsHeartbeats,
+    Fault::ForgetsWhoLeft,
 ];
+
+fn renewal(lease: &Surrender) -> Renewal {
+    let (name, token) = (lease.name.clone(), lease.token.clone());
+    Renewal { name, token, ttl: Duration::from_millis(1) }
+}
 
 #[derive(Debug)]
 pub(super) struct Broken {
@@ -83,8 +97,18 @@ impl Backend for Broken {
             if self.has(Fault::NeverExpires) {
                 claim.ttl *= 1000;
             }
+            if let Some(stand) = &mut claim.stand
+                && self.has(Fault::OrdersByAClientsClock)
+            {
+                // One that runs backwards, say.
+                let ticket = u64::MAX / 2 - self.counter.fetch_add(1, Ordering::Relaxed);
+                stand.ticket.get_or_insert(ticket);
+            }
             let answer = self.good.acquire(&claim).await?;
             Ok(match answer {
+                Acquired::Held { holder: None, .. } if self.has(Fault::LetsOthersPassTheQueue) => {
+                    Acquired::Granted { fence: self.counter.fetch_add(1, Ordering::Relaxed) }
+                }
                 // A counter of its own, which a repeated delivery counts on.
                 Acquired::Granted { .. } if self.has(Fault::MintsFencesByCounting) => {
                     Acquired::Granted { fence: self.counter.fetch_add(1, Ordering::Relaxed) }
@@ -119,9 +143,14 @@ impl Backend for Broken {
         Box::pin(async move {
             if self.has(Fault::ReleasesWithoutComparing) {
                 let was_held = self.take_away(&lease.name).await?;
-                return Ok(Released { was_held, woken: 0 });
+                return Ok(Released { was_held, next: None });
             }
             let mut lease = lease.clone();
+            if self.has(Fault::ForgetsWhoLeft)
+                && self.good.renew(0, &[renewal(&lease)]).await?[0] != Renewed::Prolonged
+            {
+                return Ok(Released { was_held: false, next: None });
+            }
             if self.has(Fault::ForgetsWhatWasReleased) {
                 lease.tombstone = Duration::ZERO;
             }
@@ -167,13 +196,35 @@ impl Backend for Broken {
         })
     }
 
-    fn listen<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
+    fn heartbeat<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+        hears: bool,
+        waits: &'a [Wait],
+    ) -> BoxFuture<'a, Result<Vec<Standing>>> {
+        Box::pin(async move {
+            if self.has(Fault::DropsHeartbeats) {
+                return Ok(vec![Standing::Waits; waits.len()]);
+            }
+            self.good.heartbeat(shard, client, hears, waits).await
+        })
+    }
+
+    fn waiters<'a>(&'a self, name: &'a Name, limit: u64) -> BoxFuture<'a, Result<Vec<Queued>>> {
+        self.good.waiters(name, limit)
+    }
+
+    fn listen<'a>(
+        &'a self,
+        shard: u16,
+        client: &'a Client,
+    ) -> BoxFuture<'a, Result<Box<dyn Wakeups>>> {
         Box::pin(async move {
             if self.has(Fault::WakesNobody) {
-                let other = Name::new("nobody")?;
-                return self.good.listen(&other).await;
+                return self.good.listen(shard, &Client::random()).await;
             }
-            self.good.listen(name).await
+            self.good.listen(shard, client).await
         })
     }
 

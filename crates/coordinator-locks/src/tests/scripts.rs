@@ -3,7 +3,7 @@
 
 use super::{TTL, claim, contract::Stage, name, renewal, surrender};
 use crate::{
-    backend::{Acquired, Renewed, SHARDS, Wake},
+    backend::{Acquired, Claim, Client, Renewed, SHARDS, Stand, Wake},
     redis::{Redis, SCRIPTS},
 };
 use coordinator_core::{Config, ErrorKind, clock::ManualClock, redis::Connection};
@@ -154,14 +154,15 @@ async fn a_server_without_sharded_channels_wakes_too() {
     let stage = over(server).await;
     let one = claim("a");
     stage.backend.acquire(&one).await.expect("granted");
-    let mut wakeups = stage.backend.listen(&name("a")).await.expect("listening");
-    let released = stage.backend.release(&surrender(&one)).await.expect("released");
-    assert_eq!(released.woken, 1);
+    let client = Client::random();
+    let shard = one.name.shard(SHARDS);
+    let mut wakeups = stage.backend.listen(shard, &client).await.expect("listening");
+    let stand = Stand { client, ticket: None, priority: 0, hears: true };
+    let next = Claim { stand: Some(stand), ..claim("a") };
+    stage.backend.acquire(&next).await.expect("an answer");
+    stage.backend.release(&surrender(&one)).await.expect("released");
     let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
-    assert!(matches!(heard, Ok(Wake::Released(_))), "{heard:?}");
-    let seen = force(&stage, "a").await;
-    let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
-    assert_eq!(heard, Ok(Wake::Released(seen)));
+    assert_eq!(heard, Ok(Wake::Turn(next.token)));
 }
 
 #[tokio::test]
