@@ -50,12 +50,14 @@ on_every_backend! {
 }
 
 /// Starts something that waits, and lets it come to its waiting.
-fn background<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+pub(crate) fn background<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
     #[expect(clippy::disallowed_methods, reason = "tests own their tasks")]
     tokio::spawn(work)
 }
 
-async fn take(locks: &Locks, name: &str) -> Guard {
+pub(crate) async fn take(locks: &Locks, name: &str) -> Guard {
     locks.acquire(name).await.expect("an answer").acquired().expect("a free lock")
 }
 
@@ -64,7 +66,7 @@ async fn is_free(locks: &Locks, name: &str) -> bool {
 }
 
 /// Waits until so many processes wait for a lock.
-async fn waited_for(locks: &Locks, name: &str, waiters: u64) {
+pub(crate) async fn waited_for(locks: &Locks, name: &str, waiters: u64) {
     eventually(SECOND * 10, "somebody waits", async || {
         let held = locks.show(name).await.expect("an answer");
         held.is_some_and(|held| held.waiters >= waiters)
@@ -90,7 +92,7 @@ async fn a_refusal_names_the_holder(x: Stage) {
     let holder = refused.holder.expect("a holder");
     assert_eq!(holder.pid, std::process::id());
     assert_eq!(holder.task.as_deref(), Some("month end"));
-    assert_eq!((holder.fence, holder.owner.as_str()), (guard.fence(), guard.owner()));
+    assert_eq!((holder.fence, holder.id.as_str()), (guard.fence(), guard.id()));
 }
 
 async fn fences_rise_with_every_grant(x: Stage) {
@@ -472,7 +474,7 @@ async fn the_register_admits_only_the_newest_holder(x: Stage) {
         let old = register.check("a", old.fence, "old").await.expect("an answer");
         assert!(old.is_admitted());
     }
-    let admitted = theirs.check("a", new.fence(), new.owner()).await.expect("an answer");
+    let admitted = theirs.check("a", new.fence(), new.id()).await.expect("an answer");
     assert!(admitted.is_admitted());
     let stale = register.check("a", old.fence, "old").await.expect("an answer");
     assert_eq!(stale, Admission::Stale { seen: new.fence() });

@@ -3,4 +3,6 @@
 mod agreement;
 mod faults;
 mod locks;
+mod owners;
+mod queue;
 mod stage;

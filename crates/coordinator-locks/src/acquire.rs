@@ -3,10 +3,11 @@
 use crate::{
     Guard, Lease,
     backend::{Acquired, Claim, Stand},
-    guard::unanswered,
+    client::{Inner, unanswered},
+    deadlock::Watch,
     lease,
-    locks::{Inner, Options},
-    outcome::Outcome,
+    lock::Options,
+    outcome::{Blocked, Outcome},
     token::{Fence, Holder, Identity, Token},
     turns::{Told, Waiter},
     waiting::Place,
@@ -54,26 +55,41 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
     let mut backoff = Duration::from_millis(20);
     // Whether the last answer was that another holds it.
     let mut held = false;
+    let mut watch = None;
     loop {
         let mut attempt = claim.attempt(limit).await;
         if let Ok(Attempt::Held(holder)) = &attempt {
             place.learn(holder.clone());
             held = true;
-            let Some(told) = until(&*clock, deadline, claim.told()).await else {
-                return timed_out(&place);
+            watch = watch.or_else(|| claim.watch());
+            let heard = tokio::select! {
+                biased;
+                told = until(&*clock, deadline, claim.told()) => told.ok_or(None),
+                cycle = deadlock(&mut watch) => Err(Some(cycle)),
             };
-            let Told::Granted { fence, sent } = told else { continue };
-            attempt = Ok(claim.granted(fence, sent));
+            attempt = match heard {
+                Ok(Told::Look) => continue,
+                Ok(Told::Granted { fence, sent }) => Ok(claim.granted(fence, sent)),
+                Err(cycle) => {
+                    end(watch).await;
+                    return match cycle {
+                        Some(cycle) => Ok(Outcome::Deadlock { cycle }),
+                        None => timed_out(&place),
+                    };
+                }
+            };
         }
         match attempt {
             Ok(Attempt::Granted(guard)) => {
                 let holder = claim.identity.clone().holder(guard.fence().get(), clock.unix_time());
                 place.learn(Some(holder));
+                end(watch).await;
                 return Ok(Outcome::Acquired(guard));
             }
             Ok(_) => {}
             // The wait ended while the last look was on its way: what was seen before counts.
             Err(error) if held && error.is_retryable() && clock.now() >= deadline => {
+                end(watch).await;
                 return timed_out(&place);
             }
             Err(error) if error.is_retryable() && clock.now() + backoff < deadline => {
@@ -83,18 +99,36 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
                 let jitter = backoff.mul_f64(rand::rng().random_range(0.0..0.5));
                 clock.sleep_until((clock.now() + backoff + jitter).min(deadline)).await;
                 if clock.now() >= deadline {
+                    end(watch).await;
                     return Err(error);
                 }
                 backoff = (backoff * 2).min(Duration::from_millis(500));
             }
             Err(error) => {
                 place.fail(error.chain());
+                end(watch).await;
                 return Err(error);
             }
         }
         if clock.now() >= deadline {
+            end(watch).await;
             return timed_out(&place);
         }
+    }
+}
+
+/// Completes if waiting is in vain.
+async fn deadlock(watch: &mut Option<Watch>) -> Vec<Blocked> {
+    match watch {
+        Some(watch) => watch.deadlock().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The owner waits no more: nobody shall take it for one that does, whatever it does next.
+async fn end(watch: Option<Watch>) {
+    if let Some(watch) = watch {
+        watch.end().await;
     }
 }
 
@@ -125,7 +159,8 @@ impl<'a> Pending<'a> {
             host: inner.host.clone(),
             pid: std::process::id(),
             task: options.task.clone(),
-            owner: format!("{}-{}-{:08x}", inner.host, std::process::id(), rand::random::<u32>()),
+            id: format!("{}-{}-{:08x}", inner.host, std::process::id(), rand::random::<u32>()),
+            owner: options.owner.as_ref().map(|owner| owner.name().to_owned()),
         };
         let claim = Claim {
             name: name.clone(),
@@ -180,7 +215,7 @@ impl<'a> Pending<'a> {
                 self.unsure = ticket.is_some();
                 if let (Some(waiter), Some(stand)) = (&self.waiter, &mut self.claim.stand) {
                     stand.ticket = ticket.or(stand.ticket);
-                    self.inner.turns.stands(waiter, sent, &self.inner.backend);
+                    self.inner.turns.stands(waiter, sent, stand.hears, &self.inner.backend);
                 }
                 Ok(Attempt::Held(holder))
             }
@@ -207,7 +242,7 @@ impl<'a> Pending<'a> {
             name: self.claim.name.clone(),
             token: self.claim.token.clone(),
             fence,
-            owner: self.identity.owner.clone(),
+            id: self.identity.id.clone(),
             ttl: self.claim.ttl,
             sent,
             hold_until: self.options.max_hold.map(|hold| sent + hold),
@@ -248,6 +283,12 @@ impl<'a> Pending<'a> {
             Some(waiter) => waiter.told().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Looks out for owners that wait in a circle, if this is one.
+    fn watch(&self) -> Option<Watch> {
+        let owner = self.options.owner.as_ref()?;
+        Some(Watch::new(self.inner, owner.as_name(), &self.claim.name, &self.claim.token))
     }
 
     /// Goes on with another token, from the end of the queue.

@@ -152,6 +152,15 @@ pub(crate) enum Standing {
     Unknown,
 }
 
+/// What an owner waits for, as it stands in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    pub(crate) token: Token,
+    pub(crate) name: Name,
+    /// When the wait began, in µs on the clock of the owner's shard.
+    pub(crate) since_us: u64,
+}
+
 /// A waiter as the backend sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Queued {
@@ -255,6 +264,20 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// Who stands in a lock's queue, the next first; at most `limit`.
     fn waiters<'a>(&'a self, name: &'a Name, limit: u64) -> BoxFuture<'a, Result<Vec<Queued>>>;
+
+    /// Says for `lease` that an owner waits, and answers since when, in µs.
+    fn wait_for<'a>(
+        &'a self,
+        owner: &'a Name,
+        wait: &'a Wait,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<u64>>;
+
+    /// An owner waits no more with this token.
+    fn wait_no_more<'a>(&'a self, owner: &'a Name, token: &'a Token) -> BoxFuture<'a, Result<()>>;
+
+    /// What an owner waits for.
+    fn waits_of<'a>(&'a self, owner: &'a Name) -> BoxFuture<'a, Result<Vec<Awaited>>>;
 
     /// Listens for the turns of a client's waiters of one shard; what happens from the return on is
     /// heard.

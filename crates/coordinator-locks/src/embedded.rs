@@ -7,8 +7,8 @@ mod queue;
 
 use crate::{
     backend::{
-        ALIVE, Acquired, Admitted, Backend, Claim, Client, Queued, Released, Renewal, Renewed,
-        SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
+        ALIVE, Acquired, Admitted, Awaited, Backend, Claim, Client, Queued, Released, Renewal,
+        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
     },
     token::{Fence, Identity, Token},
 };
@@ -43,6 +43,8 @@ struct State {
     queues: HashMap<Name, Queue>,
     /// By shard.
     clients: HashMap<u16, Clients>,
+    /// By owner: until when it waits, and for what.
+    waits: HashMap<Name, Vec<(Instant, Awaited)>>,
     /// How many entries may pile up before what has expired is swept out.
     sweep_at: usize,
 }
@@ -260,6 +262,13 @@ impl State {
         first
     }
 
+    /// What an owner waits for; what has expired is gone.
+    fn waits_of(&mut self, owner: &Name, now: Instant) -> &mut Vec<(Instant, Awaited)> {
+        let waits = self.waits.entry(owner.clone()).or_default();
+        waits.retain(|(until, _)| *until > now);
+        waits
+    }
+
     /// Steps out of a queue; whether it stood there.
     fn leave(&mut self, name: &Name, token: &Token) -> bool {
         let Some(queue) = self.queues.get_mut(name) else { return false };
@@ -301,17 +310,23 @@ impl State {
 
     /// Sweeps when the state has doubled since the last time, so that each step pays little.
     fn sweep(&mut self, now: Instant) {
-        let size =
-            self.locks.len() + self.fences.len() + self.tombstones.len() + self.registers.len();
-        if size < self.sweep_at.max(1024) {
+        if self.size() < self.sweep_at.max(1024) {
             return;
         }
         self.locks.retain(|_, held| held.until > now);
         self.fences.retain(|_, (_, until)| *until > now);
         self.tombstones.retain(|_, (_, until)| *until > now);
         self.registers.retain(|_, (_, _, until)| *until > now);
-        self.sweep_at = 2
-            * (self.locks.len() + self.fences.len() + self.tombstones.len() + self.registers.len());
+        self.waits.retain(|_, waits| waits.iter().any(|(until, _)| *until > now));
+        self.sweep_at = 2 * self.size();
+    }
+
+    fn size(&self) -> usize {
+        self.locks.len()
+            + self.fences.len()
+            + self.tombstones.len()
+            + self.registers.len()
+            + self.waits.len()
     }
 }
 
@@ -402,6 +417,40 @@ impl Backend for Embedded {
             .get(name)
             .map_or_else(Vec::new, |queue| queue.waiters(clients, now, self.unix_us(), limit));
         Box::pin(ready(Ok(waiters)))
+    }
+
+    fn wait_for<'a>(
+        &'a self,
+        owner: &'a Name,
+        wait: &'a Wait,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<u64>> {
+        let (mut state, now) = self.now();
+        let waits = state.waits_of(owner, now);
+        let known = waits.iter().position(|(_, known)| known.token == wait.token);
+        let since_us = match known {
+            Some(index) => waits.swap_remove(index).1.since_us,
+            None => self.unix_us(),
+        };
+        let (token, name) = (wait.token.clone(), wait.name.clone());
+        waits.push((now + lease, Awaited { token, name, since_us }));
+        Box::pin(ready(Ok(since_us)))
+    }
+
+    fn wait_no_more<'a>(&'a self, owner: &'a Name, token: &'a Token) -> BoxFuture<'a, Result<()>> {
+        let (mut state, now) = self.now();
+        let waits = state.waits_of(owner, now);
+        waits.retain(|(_, wait)| wait.token != *token);
+        if waits.is_empty() {
+            state.waits.remove(owner);
+        }
+        Box::pin(ready(Ok(())))
+    }
+
+    fn waits_of<'a>(&'a self, owner: &'a Name) -> BoxFuture<'a, Result<Vec<Awaited>>> {
+        let (mut state, now) = self.now();
+        let waits = state.waits_of(owner, now).iter().map(|(_, wait)| wait.clone()).collect();
+        Box::pin(ready(Ok(waits)))
     }
 
     fn listen<'a>(

@@ -1,7 +1,7 @@
 //! The fence checker: what makes a lock safe to rely on, asked at the resource.
 
-use crate::{backend::Admitted, locks::Inner, token::Fence};
-use coordinator_core::{BoxFuture, Error, Result, clock::until, key::Name};
+use crate::{backend::Admitted, client::Inner, token::Fence};
+use coordinator_core::{BoxFuture, Error, Result, key::Name};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// Whether a write may pass.
@@ -38,7 +38,8 @@ impl Admission {
 /// (`UPDATE … SET fence = $1 WHERE fence <= $1`), in Redis one script. [`FenceRegister`] keeps the
 /// highest fence in the locks' own backend, for resources that cannot.
 pub trait FenceCheck: Send + Sync + fmt::Debug {
-    /// Admits a write to `resource` by the holder with `fence` and `owner`, or says why not.
+    /// Admits a write to `resource` by the holder with `fence`, whose
+    /// [`id`](crate::Guard::id) is `owner`, or says why not.
     ///
     /// # Errors
     /// If the register could not be asked: then do not write.
@@ -84,13 +85,8 @@ impl FenceCheck for FenceRegister {
             if fence.get() > Fence::MAX {
                 return Err(Error::misuse(STEP, "a fence is less than 2^53"));
             }
-            let clock = self.inner.clock();
-            let limit = clock.now() + self.inner.backend.step_timeout() * 2;
             let asked = self.inner.backend.admit(&resource, fence.get(), owner, self.retention);
-            let answer = until(&**clock, limit, asked)
-                .await
-                .unwrap_or_else(|| Err(crate::guard::unanswered(STEP)))?;
-            Ok(match answer {
+            Ok(match self.inner.answer(STEP, asked).await? {
                 Admitted::Yes => Admission::Admitted,
                 Admitted::Older { seen } => Admission::Stale { seen: Fence::new(seen) },
                 Admitted::Twin { seen } => Admission::Duplicate { seen: Fence::new(seen) },

@@ -1,16 +1,21 @@
 //! The guard: what holds a lock, and gives it up however it ends.
 
 use crate::{
-    backend::{Released, Renewal, Renewed, Surrender},
+    backend::Renewal,
+    client::Inner,
     lease::{Lease, LossReason},
-    locks::Inner,
     token::{Fence, Token},
 };
-use coordinator_core::{
-    Error, ErrorKind, Result,
-    clock::{Instant, until},
+use coordinator_core::{Result, clock::Instant};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
-use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 /// What became of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +25,8 @@ pub enum Release {
     Released,
     /// The lock was gone before: its lease ran out, or it was taken away.
     AlreadyGone,
+    /// Another guard of the same [`Owner`](crate::Owner) holds it yet.
+    StillHeld,
 }
 
 /// What became of a renewal by hand.
@@ -41,11 +48,47 @@ pub struct Guard {
     lease: Lease,
     /// Whether dropping it has something to give up.
     armed: bool,
+    /// How many guards of one owner share the lease.
+    shares: Shares,
+}
+
+/// Counts the guards that share a lease; the last one gives it up.
+#[derive(Debug, Clone)]
+pub(crate) struct Shares(Arc<AtomicUsize>);
+
+impl Shares {
+    fn one() -> Self {
+        Self(Arc::new(AtomicUsize::new(1)))
+    }
+
+    /// One guard more, unless the last one is gone.
+    pub(crate) fn enter(&self) -> bool {
+        let more = |count| (count > 0).then_some(count + 1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// One guard fewer; whether it was the last.
+    fn leave(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
 }
 
 impl Guard {
     pub(crate) fn new(inner: Arc<Inner>, lease: Lease) -> Self {
-        Self { inner, lease, armed: true }
+        Self { inner, lease, armed: true, shares: Shares::one() }
+    }
+
+    /// Another guard of a lease; it has been counted.
+    pub(crate) fn again(inner: Arc<Inner>, lease: Lease, shares: Shares) -> Self {
+        Self { inner, lease, armed: true, shares }
+    }
+
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// A view of the lock, to be cloned and passed on.
@@ -64,8 +107,8 @@ impl Guard {
     }
 
     /// A public id of this acquisition, the second half of a fence check.
-    pub fn owner(&self) -> &str {
-        self.lease.owner()
+    pub fn id(&self) -> &str {
+        self.lease.id()
     }
 
     /// When the lease ends unless it is renewed; see [`Lease::deadline`].
@@ -143,6 +186,12 @@ impl Guard {
     /// # Cancel safety
     /// Cancel safe: dropping the future hands the release to the background worker.
     pub async fn release(mut self) -> Result<Release> {
+        if !self.shares.leave() {
+            self.armed = false;
+            return Ok(Release::StillHeld);
+        }
+        // Counted out already; should the release fail, dropping still gives up.
+        self.shares = Shares::one();
         let state = &self.lease.0;
         state.end(LossReason::Released);
         let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
@@ -153,7 +202,7 @@ impl Guard {
 
     /// Stops guarding without giving up: whoever has the token goes on, here or in another
     /// process, with [`Locks::renew`](crate::Locks::renew) and
-    /// [`Locks::release`](crate::Locks::release).
+    /// [`Locks::release`](crate::Locks::release). Other guards of the same owner guard no more.
     pub fn detach(mut self) -> Detached {
         self.armed = false;
         let state = &self.lease.0;
@@ -170,7 +219,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed && self.shares.leave() {
             let state = &self.lease.0;
             state.end(LossReason::Released);
             let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
@@ -197,72 +246,4 @@ pub struct Detached {
     pub fence: Fence,
     /// How long the lease lasts yet.
     pub remaining: Duration,
-}
-
-impl Inner {
-    pub(crate) fn surrender(
-        &self,
-        name: &coordinator_core::key::Name,
-        token: &Token,
-        ttl: Duration,
-    ) -> Surrender {
-        // As long as an acquire with this token could still arrive, and then some.
-        let tombstone = ttl + self.backend.step_timeout() * 2 + Duration::from_secs(10);
-        Surrender {
-            name: name.clone(),
-            token: token.clone(),
-            tombstone,
-            client: self.turns.client().clone(),
-            min_fence: self.fence_seen(name) + 1,
-        }
-    }
-
-    pub(crate) fn give_up_later(&self, surrender: Surrender, ttl: Duration) {
-        let until = self.clock().now() + ttl + self.backend.step_timeout();
-        self.worker.surrender(surrender, until);
-    }
-
-    /// Releases, and asks again where no answer came.
-    pub(crate) async fn release(&self, surrender: &Surrender) -> Result<Released> {
-        let clock = self.clock();
-        let limit = clock.now() + self.backend.step_timeout() * 2;
-        let mut delay = Duration::from_millis(10);
-        loop {
-            let sent = clock.now();
-            let error = match until(&**clock, limit, self.backend.release(surrender)).await {
-                Some(Ok(released)) => {
-                    self.turns.passed_on(&surrender.name, &released, sent);
-                    return Ok(released);
-                }
-                Some(Err(error)) => error,
-                None => unanswered("locks.release"),
-            };
-            if !error.is_retryable() || clock.now() + delay >= limit {
-                return Err(error);
-            }
-            clock.sleep(delay).await;
-            delay *= 2;
-        }
-    }
-
-    pub(crate) async fn renew(&self, renewal: Renewal) -> Result<Renew> {
-        let clock = self.clock();
-        let limit = clock.now() + self.backend.step_timeout() * 2;
-        let shard = renewal.name.shard(crate::backend::SHARDS);
-        let leases = [renewal];
-        let statuses = until(&**clock, limit, self.backend.renew(shard, &leases))
-            .await
-            .unwrap_or_else(|| Err(unanswered("locks.renew")))?;
-        Ok(match statuses.first() {
-            Some(Renewed::Prolonged) => Renew::Renewed,
-            Some(Renewed::HeldByAnother) => Renew::Lost(LossReason::Stolen),
-            Some(Renewed::ForceReleased) => Renew::Lost(LossReason::ForceReleased),
-            Some(Renewed::Released) => Renew::Lost(LossReason::Released),
-            Some(Renewed::Gone) | None => Renew::Lost(LossReason::Vanished),
-        })
-    }
-}
-
-pub(crate) fn unanswered(step: &'static str) -> Error {
-    Error::new(ErrorKind::Indeterminate, step).with_source("no answer came by the deadline")
 }

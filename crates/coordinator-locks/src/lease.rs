@@ -53,7 +53,7 @@ pub(crate) struct State {
     pub(crate) shard: u16,
     pub(crate) token: Token,
     pub(crate) fence: u64,
-    pub(crate) owner: String,
+    pub(crate) id: String,
     pub(crate) ttl: Duration,
     /// When it was asked for.
     pub(crate) since: Instant,
@@ -68,7 +68,7 @@ pub(crate) struct Granted {
     pub(crate) name: Name,
     pub(crate) token: Token,
     pub(crate) fence: u64,
-    pub(crate) owner: String,
+    pub(crate) id: String,
     pub(crate) ttl: Duration,
     pub(crate) sent: Instant,
     pub(crate) hold_until: Option<Instant>,
@@ -76,11 +76,11 @@ pub(crate) struct Granted {
 
 impl State {
     pub(crate) fn new(granted: Granted, clock: Arc<dyn Clock>) -> Self {
-        let Granted { name, token, fence, owner, ttl, sent, hold_until } = granted;
+        let Granted { name, token, fence, id, ttl, sent, hold_until } = granted;
         let until = cap(sent + validity(ttl), hold_until);
         let status = watch::channel(Status::Held { until, unreachable: false }).0;
         let shard = name.shard(SHARDS);
-        Self { name, shard, token, fence, owner, ttl, since: sent, hold_until, clock, status }
+        Self { name, shard, token, fence, id, ttl, since: sent, hold_until, clock, status }
     }
 
     /// When it ends, unless it is renewed; long ago once it is lost.
@@ -188,7 +188,7 @@ impl fmt::Debug for State {
         f.debug_struct("Lease")
             .field("name", &self.name)
             .field("fence", &self.fence)
-            .field("owner", &self.owner)
+            .field("id", &self.id)
             .field("status", &*self.status.borrow())
             .finish_non_exhaustive()
     }
@@ -211,8 +211,8 @@ impl Lease {
     }
 
     /// A public id of this acquisition, the second half of a fence check.
-    pub fn owner(&self) -> &str {
-        &self.0.owner
+    pub fn id(&self) -> &str {
+        &self.0.id
     }
 
     /// When the lease ends unless it is renewed, on the clock of the locks. Counted from before it
@@ -271,7 +271,7 @@ mod tests {
             name: Name::new("n").expect("a name"),
             token: Token::random(),
             fence: 1,
-            owner: "o".into(),
+            id: "o".into(),
             ttl: Duration::from_secs(ttl),
             sent: clock.now(),
             hold_until: hold.map(|hold| clock.now() + Duration::from_secs(hold)),

@@ -13,7 +13,7 @@
 //!
 //! // The resource checks the fence: that is what makes it safe.
 //! let register = locks.fence_register();
-//! assert!(register.check("invoice:42", guard.fence(), guard.owner()).await?.is_admitted());
+//! assert!(register.check("invoice:42", guard.fence(), guard.id()).await?.is_admitted());
 //!
 //! guard.release().await?;
 //! # Ok(())
@@ -48,12 +48,16 @@
 
 mod acquire;
 mod backend;
+mod client;
+mod deadlock;
 mod embedded;
 mod fence;
 mod guard;
 mod lease;
+mod lock;
 mod locks;
 mod outcome;
+mod owner;
 #[cfg(feature = "redis")]
 mod redis;
 mod tasks;
@@ -68,9 +72,11 @@ mod worker;
 pub use fence::{Admission, FenceCheck, FenceRegister};
 pub use guard::{Detached, Guard, Release, Renew};
 pub use lease::{Lease, LossReason};
-pub use locks::{Cursor, Lock, Locks};
-pub use outcome::{Outcome, Refused, WithError};
+pub use lock::Lock;
+pub use locks::{Cursor, Locks};
+pub use outcome::{Blocked, Outcome, Refused, WithError};
+pub use owner::Owner;
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use redis::SCRIPTS;
-pub use token::{Fence, HeldLock, Holder, Token};
+pub use token::{Fence, HeldLock, Holder, Token, Waiter};

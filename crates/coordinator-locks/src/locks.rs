@@ -1,18 +1,16 @@
 //! The public nouns: the locks of an application, and one lock by its name.
 
 use crate::{
-    Guard, Lease, acquire,
+    Guard, Lease,
     backend::{Backend, Renewal, SHARDS},
+    client::Inner,
     embedded::Embedded,
     fence::FenceRegister,
-    guard::{Release, Renew, unanswered},
-    lease::LossReason,
+    guard::{Release, Renew},
+    lock::{LONGEST, Lock, check_ttl},
     outcome::{Outcome, WithError},
-    token::{HeldLock, Token},
-    turns::Turns,
-    waiting::Lines,
-    watchdog::Watchdog,
-    worker::Worker,
+    owner::Owner,
+    token::{HeldLock, Token, Waiter},
 };
 use coordinator_core::{
     Error, Result,
@@ -20,57 +18,14 @@ use coordinator_core::{
     health::Finding,
     key::Name,
 };
-use std::{
-    fmt,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-
-/// The longest ttl and wait.
-const LONGEST: Duration = Duration::from_hours(8760);
-/// The shortest ttl: below it the allowance for drift and a round trip leave nothing.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// The highest priority of a waiter.
-const HIGHEST_PRIORITY: u8 = 100;
-/// The longest description of a task, in bytes.
-const TASK_MAX_BYTES: usize = 128;
+use std::{future::Future, sync::Arc, time::Duration};
 
 /// Locks that instances share; clones share one client.
 ///
 /// See the [crate's documentation](crate) for what is guaranteed and what is not.
 #[derive(Debug, Clone)]
 pub struct Locks {
-    inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) lines: Arc<Lines>,
-    pub(crate) turns: Arc<Turns>,
-    pub(crate) watchdog: Watchdog,
-    pub(crate) worker: Worker,
-    pub(crate) host: String,
-    /// The highest fence seen in each shard: at least that of each name in it, in bounded memory.
-    fences: Vec<AtomicU64>,
-    closed: AtomicBool,
-}
-
-impl Inner {
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        self.backend.clock()
-    }
-
-    pub(crate) fn fence_seen(&self, name: &Name) -> u64 {
-        self.fences[usize::from(name.shard(SHARDS))].load(Ordering::Acquire)
-    }
-
-    pub(crate) fn note_fence(&self, name: &Name, fence: u64) {
-        self.fences[usize::from(name.shard(SHARDS))].fetch_max(fence, Ordering::AcqRel);
-    }
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Locks {
@@ -91,18 +46,7 @@ impl Locks {
     }
 
     pub(crate) fn over(backend: Arc<dyn Backend>) -> Self {
-        let host = gethostname::gethostname().to_string_lossy().chars().take(64).collect();
-        let inner = Inner {
-            backend,
-            lines: Arc::default(),
-            turns: Arc::new(Turns::new()),
-            watchdog: Watchdog::new(),
-            worker: Worker::new(),
-            host,
-            fences: (0..SHARDS).map(|_| AtomicU64::new(0)).collect(),
-            closed: AtomicBool::new(false),
-        };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(Inner::new(backend)) }
     }
 
     /// Another client of the same locks: it shares no line, watchdog or memory of fences with this
@@ -173,6 +117,15 @@ impl Locks {
         Lock::new(self, Name::new(name), Duration::from_secs(30))
     }
 
+    /// An owner that holds several locks, by a name of 1 to 512 bytes: within it a lock is entered
+    /// again, and who waits for whom is looked at so that a deadlock is told. See [`Owner`].
+    ///
+    /// # Errors
+    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a name out of bounds.
+    pub fn owner(&self, name: &str) -> Result<Owner> {
+        Ok(Owner::new(self, Name::new(name)?))
+    }
+
     /// The lock of an operation of a crew, named `crew:<crew>:<operation>`; ttl 30 s.
     pub fn crew(&self, crew: &str, operation: &str) -> Lock {
         Lock::new(self, Name::composed("crew", &[crew, operation]), Duration::from_secs(30))
@@ -239,14 +192,12 @@ impl Locks {
         let Some(held) = self.show(name).await? else {
             return Ok(None);
         };
-        let clock = self.inner.clock();
-        let limit = clock.now() + self.inner.backend.step_timeout() * 2;
         let (name, fence) = (Name::new(name)?, held.holder.fence.get());
         let tombstone = LONGEST.min(held.ttl + Duration::from_hours(1));
         let asked = self.inner.backend.force_release(&name, fence, tombstone, reason);
-        let taken = until(&**clock, limit, asked).await.unwrap_or_else(|| Err(unanswered(STEP)))?;
+        let taken = self.inner.answer(STEP, asked).await?;
         if taken {
-            tracing::warn!(lock = %name, fence, owner = held.holder.owner, reason, "forced");
+            tracing::warn!(lock = %name, fence, id = held.holder.id, reason, "forced");
         }
         Ok(taken.then_some(held))
     }
@@ -261,12 +212,24 @@ impl Locks {
     pub async fn show(&self, name: &str) -> Result<Option<HeldLock>> {
         const STEP: &str = "locks.show";
         let name = Name::new(name)?;
-        let clock = self.inner.clock();
-        let limit = clock.now() + self.inner.backend.step_timeout() * 2;
-        let seen = until(&**clock, limit, self.inner.backend.show(&name))
-            .await
-            .unwrap_or_else(|| Err(unanswered(STEP)))?;
+        let seen = self.inner.answer(STEP, self.inner.backend.show(&name)).await?;
         Ok(seen.map(HeldLock::from))
+    }
+
+    /// Who waits for a lock, the next first; at most `limit`. A process that waits without
+    /// [`Lock::with_fair`] or priority is one waiter, however many wait there.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn waiters(&self, name: &str, limit: usize) -> Result<Vec<Waiter>> {
+        const STEP: &str = "locks.waiters";
+        let name = Name::new(name)?;
+        let asked = self.inner.backend.waiters(&name, limit as u64);
+        let queued = self.inner.answer(STEP, asked).await?;
+        Ok(queued.into_iter().map(Waiter::from).collect())
     }
 
     /// A page of the held locks: at most `limit` (at least one), and where the next page begins.
@@ -284,16 +247,13 @@ impl Locks {
         limit: usize,
     ) -> Result<(Vec<HeldLock>, Option<Cursor>)> {
         const STEP: &str = "locks.list";
-        let clock = self.inner.clock();
         let limit = limit.max(1);
         let mut held = Vec::new();
         let mut at = from;
         while at.shard < SHARDS {
             let room = (limit - held.len()) as u64;
-            let stop = clock.now() + self.inner.backend.step_timeout() * 2;
             let asked = self.inner.backend.list(at.shard, at.offset, room);
-            let (looked_at, seen) =
-                until(&**clock, stop, asked).await.unwrap_or_else(|| Err(unanswered(STEP)))?;
+            let (looked_at, seen) = self.inner.answer(STEP, asked).await?;
             held.extend(seen.into_iter().map(HeldLock::from));
             at = if looked_at < room {
                 Cursor { shard: at.shard + 1, offset: 0 }
@@ -351,15 +311,9 @@ impl Locks {
     /// # Cancel safety
     /// Cancel safe: the background worker goes on.
     pub async fn close(&self, limit: Duration) -> bool {
-        self.inner.closed.store(true, Ordering::Release);
+        self.inner.close();
         let clock = self.inner.clock();
         until(&**clock, clock.now() + limit, self.inner.worker.idle()).await.is_some()
-    }
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("backend", &self.backend).finish_non_exhaustive()
     }
 }
 
@@ -370,198 +324,9 @@ pub struct Cursor {
     offset: u64,
 }
 
-/// One lock and how to ask for it; nothing happens until it is acquired.
-#[derive(Debug, Clone)]
-pub struct Lock {
-    locks: Locks,
-    name: std::result::Result<Name, String>,
-    options: Options,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) ttl: Duration,
-    pub(crate) wait: Duration,
-    pub(crate) max_hold: Option<Duration>,
-    pub(crate) watchdog: bool,
-    pub(crate) task: Option<String>,
-    pub(crate) fair: bool,
-    pub(crate) priority: u8,
-}
-
-impl Options {
-    /// Whether it stands in the backend's queue itself, and not behind others of this process.
-    pub(crate) fn own_place(&self) -> bool {
-        self.fair || self.priority > 0
-    }
-}
-
-impl Lock {
-    fn new(locks: &Locks, name: Result<Name>, ttl: Duration) -> Self {
-        let wait = Duration::from_secs(10);
-        Self {
-            locks: locks.clone(),
-            name: name.map_err(|error| error.chain()),
-            options: Options {
-                ttl,
-                wait,
-                max_hold: None,
-                watchdog: true,
-                task: None,
-                fair: false,
-                priority: 0,
-            },
-        }
-    }
-
-    /// How long the lease lasts without renewal, 10 ms to a year: a dead holder blocks others for
-    /// at most this long.
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.options.ttl = ttl;
-        self
-    }
-
-    /// How long to wait for another holder, at most a year; zero does not wait.
-    pub fn with_wait(mut self, wait: Duration) -> Self {
-        self.options.wait = wait;
-        self
-    }
-
-    /// The longest that the watchdog keeps the lock, so that work that hangs does not hold it for
-    /// ever. Default: no limit.
-    pub fn with_max_hold(mut self, max_hold: Duration) -> Self {
-        self.options.max_hold = Some(max_hold);
-        self
-    }
-
-    /// Whether the watchdog renews the lease from a third of its ttl on. Default: it does.
-    pub fn with_watchdog(mut self, watchdog: bool) -> Self {
-        self.options.watchdog = watchdog;
-        self
-    }
-
-    /// Whether this waiter is served in the order of arrival among the waiters of all processes.
-    /// Default: it is not; a process has one place in the queue for all who wait there, so that
-    /// processes take turns and each serves its own waiters in order. A place of one's own costs
-    /// the server an entry.
-    pub fn with_fair(mut self, fair: bool) -> Self {
-        self.options.fair = fair;
-        self
-    }
-
-    /// Waits with priority, 0 to 100: each step is worth ten seconds of waiting, so that whoever
-    /// waits for long enough is served before those of higher priority who come later. Default 0.
-    /// A priority above 0 is a place of one's own, as with [`with_fair`](Self::with_fair).
-    pub fn with_priority(mut self, priority: u8) -> Self {
-        self.options.priority = priority;
-        self
-    }
-
-    /// What the holder does, at most 128 bytes; shown to whoever asks who holds the lock.
-    pub fn with_task(mut self, task: &str) -> Self {
-        self.options.task = Some(task.to_owned());
-        self
-    }
-
-    /// Acquires the lock, waiting in line for another holder.
-    ///
-    /// One round trip if nobody holds it. Attempts without an answer are repeated with the same
-    /// token within the wait.
-    ///
-    /// # Errors
-    /// By the deadline, which is the wait or, if that is longer, the command timeout:
-    /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) or
-    /// [`Indeterminate`](coordinator_core::ErrorKind::Indeterminate) without an answer (whatever
-    /// was left on the server is then cleaned up in the background),
-    /// [`Rejected`](coordinator_core::ErrorKind::Rejected) if the server refuses,
-    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a name, ttl, wait or task out of bounds
-    /// or after [`Locks::close`].
-    ///
-    /// # Cancel safety
-    /// Cancel safe: dropping the future at any point loses the place in line, and what it may have
-    /// acquired is given up in the background.
-    pub async fn acquire(&self) -> Result<Outcome> {
-        let name = self.check()?;
-        let inner = &self.locks.inner;
-        inner.worker.start(&inner.backend, &inner.turns);
-        // Most of it is spent waiting: it is kept off the caller's stack.
-        Box::pin(acquire::acquire(inner, name, &self.options)).await
-    }
-
-    /// Acquires the lock if nobody holds it; `None` if another does.
-    ///
-    /// # Errors
-    /// As [`acquire`](Self::acquire).
-    ///
-    /// # Cancel safety
-    /// As [`acquire`](Self::acquire).
-    pub async fn try_acquire(&self) -> Result<Option<Guard>> {
-        match self.clone().with_wait(Duration::ZERO).acquire().await? {
-            Outcome::Acquired(guard) => Ok(Some(guard)),
-            Outcome::TimedOut { .. } => Ok(None),
-        }
-    }
-
-    /// Acquires the lock, runs `work` and releases it; see [`Locks::with`].
-    ///
-    /// # Errors
-    /// As [`Locks::with`].
-    ///
-    /// # Cancel safety
-    /// As [`Locks::with`].
-    pub async fn with<T, F: Future<Output = T>>(
-        &self,
-        work: impl FnOnce(Lease) -> F,
-    ) -> Result<T, WithError> {
-        let outcome = self.acquire().await.map_err(WithError::Failed)?;
-        let guard = outcome.acquired().map_err(WithError::Refused)?;
-        let done = guard.run(work(guard.lease().clone())).await.map_err(WithError::Lost)?;
-        if let Err(error) = guard.release().await {
-            tracing::debug!(error = %error.chain(), "a release is left to the background");
-        }
-        Ok(done)
-    }
-
-    fn check(&self) -> Result<&Name> {
-        const STEP: &str = "locks.acquire";
-        let name = self.name.as_ref().map_err(|why| Error::misuse(STEP, why))?;
-        if self.locks.inner.closed.load(Ordering::Acquire) {
-            return Err(Error::misuse(STEP, "the locks are closed"));
-        }
-        check_ttl(self.options.ttl)?;
-        if self.options.wait > LONGEST {
-            return Err(Error::misuse(STEP, "the wait is longer than a year"));
-        }
-        if let Some(hold) = self.options.max_hold {
-            check_ttl(hold)?;
-        }
-        if self.options.priority > HIGHEST_PRIORITY {
-            return Err(Error::misuse(STEP, "a priority is 0 to 100"));
-        }
-        if self.options.task.as_ref().is_some_and(|task| task.len() > TASK_MAX_BYTES) {
-            return Err(Error::misuse(STEP, "a task is described in at most 128 bytes"));
-        }
-        Ok(name)
-    }
-}
-
-fn check_ttl(ttl: Duration) -> Result<()> {
-    if ttl < SHORTEST || ttl > LONGEST {
-        return Err(Error::misuse("locks.ttl", "a ttl or hold is 10 ms to a year"));
-    }
-    Ok(())
-}
-
 impl From<crate::backend::Seen> for HeldLock {
     fn from(seen: crate::backend::Seen) -> Self {
         let crate::backend::Seen { name, holder, ttl, waiters } = seen;
         Self { name: name.as_str().to_owned(), holder, ttl, waiters }
-    }
-}
-
-// A lost lock is an error to those who say so with `?`.
-impl From<LossReason> for WithError {
-    fn from(reason: LossReason) -> Self {
-        Self::Lost(reason)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, Client, HEAD_START, Queued, Released, Renewal, Renewed,
-        SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
+        Acquired, Admitted, Awaited, Backend, Claim, Client, HEAD_START, Queued, Released, Renewal,
+        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
     },
     token::{Fence, Identity, Token},
 };
@@ -37,10 +37,27 @@ static SHOW: Script = Script::new("locks.show", include_str!("redis/show.lua"));
 static LIST: Script = Script::new("locks.list", include_str!("redis/list.lua"));
 static ADMIT: Script = Script::new("locks.admit", include_str!("redis/admit.lua"));
 
+static WAIT_FOR: Script = Script::new("locks.wait_for", include_str!("redis/wait_for.lua"));
+static WAIT_NO_MORE: Script =
+    Script::new("locks.wait_no_more", include_str!("redis/wait_no_more.lua"));
+static WAITS_OF: Script = Script::new("locks.waits_of", include_str!("redis/waits_of.lua"));
+
 /// Every script of this crate, for warming up and for tests.
 #[doc(hidden)]
-pub static SCRIPTS: &[&Script] =
-    &[&ACQUIRE, &RENEW, &RELEASE, &FORCE_RELEASE, &HEARTBEAT, &WAITERS, &SHOW, &LIST, &ADMIT];
+pub static SCRIPTS: &[&Script] = &[
+    &ACQUIRE,
+    &RENEW,
+    &RELEASE,
+    &FORCE_RELEASE,
+    &HEARTBEAT,
+    &WAITERS,
+    &WAIT_FOR,
+    &WAIT_NO_MORE,
+    &WAITS_OF,
+    &SHOW,
+    &LIST,
+    &ADMIT,
+];
 
 #[derive(Debug)]
 pub(crate) struct Redis {
@@ -89,6 +106,11 @@ fn stand(shard: &Shard, name: &Name) -> String {
 
 fn beats(shard: &Shard) -> String {
     shard.key("beats", "")
+}
+
+/// The registry of who waits is spread by the owners' names.
+fn waits(shard: &Shard, owner: &Name) -> String {
+    shard.key("waits", owner.encoded())
 }
 
 fn channel(shard: &Shard, client: &Client) -> String {
@@ -383,6 +405,47 @@ impl Backend for Redis {
                     let waited = Duration::from_micros(fields.unsigned()?);
                     let priority = u8::try_from(fields.unsigned()?).unwrap_or(u8::MAX);
                     Ok(Queued { waited, priority, identity: fields.bytes()?.to_vec() })
+                })
+                .collect()
+        })
+    }
+
+    fn wait_for<'a>(
+        &'a self,
+        owner: &'a Name,
+        wait: &'a Wait,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let keys = vec![waits(self.shard(owner), owner)];
+            let args = vec![wait.token.expose().into(), ms(lease), wait.name.encoded().into()];
+            let reply = self.connection.run(&WAIT_FOR, keys, args).await?;
+            let mut fields = reply.fields(WAIT_FOR.name());
+            fields.int()?;
+            fields.unsigned()
+        })
+    }
+
+    fn wait_no_more<'a>(&'a self, owner: &'a Name, token: &'a Token) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let keys = vec![waits(self.shard(owner), owner)];
+            self.connection.run(&WAIT_NO_MORE, keys, vec![token.expose().into()]).await?;
+            Ok(())
+        })
+    }
+
+    fn waits_of<'a>(&'a self, owner: &'a Name) -> BoxFuture<'a, Result<Vec<Awaited>>> {
+        Box::pin(async move {
+            let keys = vec![waits(self.shard(owner), owner)];
+            let reply = self.connection.run(&WAITS_OF, keys, Vec::new()).await?;
+            let mut fields = reply.fields(WAITS_OF.name());
+            let count = fields.unsigned()?;
+            (0..count)
+                .map(|_| {
+                    let mut fields = fields.array()?;
+                    let token = token(WAITS_OF.name(), &fields.text()?)?;
+                    let since_us = fields.unsigned()?;
+                    Ok(Awaited { token, name: Name::decode(&fields.text()?)?, since_us })
                 })
                 .collect()
         })

@@ -23,8 +23,13 @@ fn name(text: &str) -> Name {
 }
 
 fn claim(text: &str) -> Claim {
-    let identity =
-        Identity { host: "host".into(), pid: 7, task: Some("task".into()), owner: "owner".into() };
+    let identity = Identity {
+        host: "host".into(),
+        pid: 7,
+        task: Some("task".into()),
+        id: "id".into(),
+        owner: None,
+    };
     Claim {
         name: name(text),
         token: Token::random(),

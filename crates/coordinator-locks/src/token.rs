@@ -81,7 +81,9 @@ pub struct Holder {
     /// What the holder says it does, from [`Lock::with_task`](crate::Lock::with_task).
     pub task: Option<String>,
     /// A public id of this one acquisition, for fence checks and logs.
-    pub owner: String,
+    pub id: String,
+    /// On whose behalf, if it was acquired by an [`Owner`](crate::Owner).
+    pub owner: Option<String>,
     /// When it was granted, as time since the Unix epoch on the server's clock.
     pub since: Duration,
     /// The fence it was granted with.
@@ -98,8 +100,33 @@ pub struct HeldLock {
     pub holder: Holder,
     /// How long its lease lasts yet, unless renewed.
     pub ttl: Duration,
-    /// How many processes wait for it.
+    /// How many wait for it; see [`Locks::waiters`](crate::Locks::waiters).
     pub waiters: u64,
+}
+
+/// Who waits for a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiter {
+    /// The machine's host name.
+    pub host: String,
+    /// The process id.
+    pub pid: u32,
+    /// What it says it will do, from [`Lock::with_task`](crate::Lock::with_task).
+    pub task: Option<String>,
+    /// On whose behalf, if an [`Owner`](crate::Owner) waits.
+    pub owner: Option<String>,
+    /// Its priority.
+    pub priority: u8,
+    /// How long it has waited.
+    pub waited: Duration,
+}
+
+impl From<crate::backend::Queued> for Waiter {
+    fn from(queued: crate::backend::Queued) -> Self {
+        let Identity { host, pid, task, owner, .. } = Identity::decode(&queued.identity);
+        Self { host, pid, task, owner, priority: queued.priority, waited: queued.waited }
+    }
 }
 
 /// What a holder says of itself, stored with the lock.
@@ -108,7 +135,9 @@ pub(crate) struct Identity {
     pub(crate) host: String,
     pub(crate) pid: u32,
     pub(crate) task: Option<String>,
-    pub(crate) owner: String,
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) owner: Option<String>,
 }
 
 impl Identity {
@@ -122,13 +151,14 @@ impl Identity {
             host: "unknown".to_owned(),
             pid: 0,
             task: None,
-            owner: "unknown".to_owned(),
+            id: "unknown".to_owned(),
+            owner: None,
         })
     }
 
     pub(crate) fn holder(self, fence: u64, since: Duration) -> Holder {
-        let Self { host, pid, task, owner } = self;
-        Holder { host, pid, task, owner, since, fence: Fence::new(fence) }
+        let Self { host, pid, task, id, owner } = self;
+        Holder { host, pid, task, id, owner, since, fence: Fence::new(fence) }
     }
 }
 
@@ -150,8 +180,13 @@ mod tests {
     #[test]
     fn a_damaged_identity_is_an_unknown_holder() {
         assert_eq!(Identity::decode(b"\xff\xff").host, "unknown");
-        let identity =
-            Identity { host: "h".into(), pid: 7, task: Some("t".into()), owner: "o".into() };
+        let identity = Identity {
+            host: "h".into(),
+            pid: 7,
+            task: Some("t".into()),
+            id: "o".into(),
+            owner: Some("job".into()),
+        };
         let read = Identity::decode(&identity.encode());
         assert_eq!((read.host.as_str(), read.pid, read.task.as_deref()), ("h", 7, Some("t")));
     }

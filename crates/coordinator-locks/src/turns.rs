@@ -8,7 +8,7 @@ use crate::{
 };
 use coordinator_core::{
     BoxFuture, Result,
-    clock::{Clock, Instant, until},
+    clock::{Instant, until},
     key::Name,
 };
 use rand::RngExt as _;
@@ -119,9 +119,20 @@ impl Turns {
         Waiter { shard, place }
     }
 
-    /// A waiter stands in the queue since it asked at `asked`: from here on it is looked after.
-    pub(crate) fn stands(&self, waiter: &Waiter, asked: Instant, backend: &Arc<dyn Backend>) {
+    /// A waiter stands in the queue since it asked at `asked`, where it said whether we hear: from
+    /// here on it is looked after.
+    pub(crate) fn stands(
+        &self,
+        waiter: &Waiter,
+        asked: Instant,
+        hears: bool,
+        backend: &Arc<dyn Backend>,
+    ) {
         let place = &waiter.place;
+        if !hears && waiter.shard.hears.load(Ordering::Acquire) {
+            // We hear since then, which the queue does not know: nobody would tell us.
+            place.told.notify_one();
+        }
         let mut waiting = unpoisoned(&waiter.shard.waiting);
         let new = !place.stands.swap(true, Ordering::AcqRel);
         let at = waiting.names.entry(place.name.clone());
@@ -231,22 +242,17 @@ impl Attendant {
         let clock = self.backend.clock().clone();
         let mut idle_since = clock.now();
         let mut looking: Option<BoxFuture<'static, ()>> = None;
+        let mut listening: Option<BoxFuture<'static, Result<Box<dyn Wakeups>>>> = None;
         loop {
-            if self.wakeups.is_none() && self.deaf_until.is_none_or(|until| until <= clock.now()) {
-                self.listen(&*clock).await;
-                // It may have been somebody's turn before anybody listened.
-                looking = None;
-                looking.get_or_insert_with(|| self.look(clock.now()));
+            let deaf = self.deaf_until.is_some_and(|until| until > clock.now());
+            if self.wakeups.is_none() && listening.is_none() && !deaf {
+                let (backend, client) = (self.backend.clone(), self.client.clone());
+                let number = self.number;
+                listening = Some(Box::pin(async move { backend.listen(number, &client).await }));
             }
             let every = if self.wakeups.is_some() { HEARTBEAT } else { POLL };
             let every = every.mul_f64(rand::rng().random_range(0.8..1.0));
             let next = self.shard.oldest().unwrap_or_else(|| clock.now()) + every;
-            let look = async {
-                match &mut looking {
-                    Some(looking) => looking.await,
-                    None => std::future::pending().await,
-                }
-            };
             let heard = async {
                 match &mut self.wakeups {
                     Some(wakeups) => wakeups.next().await,
@@ -260,21 +266,26 @@ impl Attendant {
                     Wake::Turn(token) => self.shard.tell(&token),
                     Wake::Lost => looking = Some(self.look(clock.now())),
                 },
-                () = look => looking = None,
+                () = some(&mut looking) => looking = None,
+                listens = some(&mut listening) => {
+                    listening = None;
+                    self.listens(listens, clock.now());
+                    // It may have been somebody's turn before anybody listened.
+                    looking = Some(self.look(clock.now()));
+                }
                 () = clock.sleep_until(next) => {
                     let now = clock.now();
                     match self.shard.oldest() {
                         Some(oldest) if oldest + every <= now && looking.is_none() => {
                             looking = Some(self.look(now));
                         }
-                        Some(_) => {}
                         None if now.saturating_since(idle_since) >= LINGER => {
                             self.shard.hears.store(false, Ordering::Release);
                             if self.shard.part() {
                                 return;
                             }
                         }
-                        None => {}
+                        _ => {}
                     }
                     if self.shard.oldest().is_some() {
                         idle_since = now;
@@ -284,23 +295,19 @@ impl Attendant {
         }
     }
 
-    async fn listen(&mut self, clock: &dyn Clock) {
-        let limit = clock.now() + Duration::from_millis(500);
-        let pause = match until(clock, limit, self.backend.listen(self.number, &self.client)).await
-        {
-            Some(Ok(wakeups)) => {
+    fn listens(&mut self, listens: Result<Box<dyn Wakeups>>, now: Instant) {
+        match listens {
+            Ok(wakeups) => {
                 self.wakeups = Some(wakeups);
                 self.shard.hears.store(true, Ordering::Release);
-                return;
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(error = %error.chain(), "waiting for locks without wake-ups");
                 // Trouble of the moment is soon worth another try; a refusal is not.
-                if error.is_retryable() { Duration::from_secs(1) } else { Duration::from_mins(1) }
+                let pause = if error.is_retryable() { 1 } else { 60 };
+                self.deaf_until = Some(now + Duration::from_secs(pause));
             }
-            None => Duration::from_secs(1),
-        };
-        self.deaf_until = Some(clock.now() + pause);
+        }
     }
 
     /// Says for all waiters that they live, and tells those whose turn it is.
@@ -317,12 +324,20 @@ impl Attendant {
                 let waits: Vec<_> = places.iter().map(wait).collect();
                 let limit = backend.clock().now() + backend.step_timeout() * 2;
                 let asked = backend.heartbeat(number, &client, hears, &waits);
-                match until(&**backend.clock(), limit, asked).await {
-                    Some(answer) => notify(places, answer),
-                    None => tracing::debug!(shard = number, "no answer to a heartbeat"),
+                // One that is not answered is followed by another.
+                if let Some(answer) = until(&**backend.clock(), limit, asked).await {
+                    notify(places, answer);
                 }
             }
         })
+    }
+}
+
+/// Completes with what is under way, if anything is.
+async fn some<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,11 +4,13 @@
 use crate::{
     backend::{Backend, Surrender},
     tasks,
+    token::Token,
     turns::Turns,
 };
 use coordinator_core::{
-    ErrorKind,
+    ErrorKind, Result,
     clock::{Instant, until},
+    key::Name,
 };
 use rand::RngExt as _;
 use std::{
@@ -29,9 +31,17 @@ pub(crate) struct Worker {
 
 #[derive(Debug)]
 struct Order {
-    lease: Surrender,
-    /// When the lock has expired by itself.
+    what: What,
+    /// When it has expired by itself.
     until: Instant,
+}
+
+#[derive(Debug)]
+enum What {
+    /// A lock, or a place in its queue.
+    Lock(Surrender),
+    /// What an owner was said to wait for.
+    Wait { owner: Name, token: Token },
 }
 
 impl Worker {
@@ -51,11 +61,20 @@ impl Worker {
 
     /// Orders a lock to be given up; returns at once.
     pub(crate) fn surrender(&self, lease: Surrender, until: Instant) {
+        self.order(Order { what: What::Lock(lease), until });
+    }
+
+    /// Orders an owner's wait to be taken out of the registry; returns at once.
+    pub(crate) fn withdraw(&self, owner: Name, token: Token, until: Instant) {
+        self.order(Order { what: What::Wait { owner, token }, until });
+    }
+
+    fn order(&self, order: Order) {
         let Some(orders) = self.orders.get() else {
             return;
         };
         self.pending.send_modify(|pending| *pending += 1);
-        if orders.send(Order { lease, until }).is_err() {
+        if orders.send(order).is_err() {
             // The runtime is gone: the lock expires by itself.
             self.pending.send_modify(|pending| *pending -= 1);
         }
@@ -89,21 +108,36 @@ async fn serve(
     }
 }
 
-/// Releases until the server said that it is done, or the lock has expired.
+/// Gives up until the server said that it is done, or it has expired.
 async fn give_up(backend: &dyn Backend, turns: &Turns, order: &Order) {
     let clock = backend.clock();
     let mut delay = Duration::from_millis(20);
     loop {
         let sent = clock.now();
         let limit = sent + backend.step_timeout() * 2;
-        let (error, hopeless) = match until(&**clock, limit, backend.release(&order.lease)).await {
-            Some(Ok(released)) => return turns.passed_on(&order.lease.name, &released, sent),
+        let done = async {
+            match &order.what {
+                What::Lock(lease) => {
+                    let released = backend.release(lease).await?;
+                    turns.passed_on(&lease.name, &released, sent);
+                    Ok(())
+                }
+                What::Wait { owner, token } => backend.wait_no_more(owner, token).await,
+            }
+        };
+        let done: Option<Result<()>> = until(&**clock, limit, done).await;
+        let (error, hopeless) = match done {
+            Some(Ok(())) => return,
             // Closed for good: nobody will answer any more.
             Some(Err(error)) => (error.chain(), error.kind() == ErrorKind::Misuse),
             None => ("no answer".to_owned(), false),
         };
         if hopeless || clock.now() >= order.until {
-            tracing::warn!(lock = %order.lease.name, error, "a lock was left to expire");
+            let name = match &order.what {
+                What::Lock(lease) => &lease.name,
+                What::Wait { owner, .. } => owner,
+            };
+            tracing::warn!(%name, error, "a lock or a wait was left to expire");
             return;
         }
         let jitter = Duration::from_millis(rand::rng().random_range(0..20));

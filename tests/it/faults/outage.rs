@@ -43,7 +43,7 @@ async fn work(locks: Locks, account: Arc<Account>, increments: u32) {
         let written = guard.run(async {
             let value = account.read();
             tokio::task::yield_now().await;
-            account.write(value + 1, lease.fence().get(), lease.owner())
+            account.write(value + 1, lease.fence().get(), lease.id())
         });
         if written.await == Ok(true) {
             done += 1;

@@ -302,7 +302,7 @@ async fn locks_work_under_least_privilege() {
     assert_eq!(guard.release().await.expect("an answer"), Release::Released);
     let next = waiting.await.expect("no panic");
     let register = locks.fence_register();
-    let admitted = register.check("a", next.fence(), next.owner()).await.expect("an answer");
+    let admitted = register.check("a", next.fence(), next.id()).await.expect("an answer");
     assert!(admitted.is_admitted());
     assert_eq!(locks.list().await.expect("an answer").len(), 1);
     assert!(locks.force_release("a", "a test").await.expect("an answer").is_some());

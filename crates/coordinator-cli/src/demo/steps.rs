@@ -84,7 +84,7 @@ impl Hands {
         lease: &Lease,
         waited: Duration,
     ) -> Result<Handled, Gone> {
-        let stamp = Stamp { fence: lease.fence().get(), owner: lease.owner().to_owned() };
+        let stamp = Stamp { fence: lease.fence().get(), owner: lease.id().to_owned() };
         let read = Ask::Read {
             client: request.client.clone(),
             stamp: stamp.clone(),

@@ -64,8 +64,9 @@ impl Queue {
 
     /// Stands in the queue, or keeps its place; the ticket.
     pub(super) fn enter(&mut self, claim: &Claim, stand: &Stand, unix_us: u64) -> u64 {
-        if let Some(record) = self.record(&claim.token) {
-            return record.ticket;
+        if let Some(ticket) = self.record(&claim.token).map(|record| record.ticket) {
+            self.set_hears(&claim.token, stand.hears);
+            return ticket;
         }
         let ticket = stand.ticket.unwrap_or_else(|| unix_us.max(self.last + 1));
         self.last = self.last.max(ticket);

@@ -2,10 +2,11 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Backend, Claim, Client, Queued, Released, Renewal, Renewed, Seen,
-        Standing, Surrender, Wait, Wakeups,
+        Acquired, Admitted, Awaited, Backend, Claim, Client, Queued, Released, Renewal, Renewed,
+        Seen, Standing, Surrender, Wait, Wakeups,
     },
     embedded::Embedded,
+    token::Token,
 };
 use coordinator_core::{BoxFuture, Result, clock::Clock, health::Finding, key::Name};
 use std::{
@@ -213,6 +214,23 @@ impl Backend for Broken {
 
     fn waiters<'a>(&'a self, name: &'a Name, limit: u64) -> BoxFuture<'a, Result<Vec<Queued>>> {
         self.good.waiters(name, limit)
+    }
+
+    fn wait_for<'a>(
+        &'a self,
+        owner: &'a Name,
+        wait: &'a Wait,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<u64>> {
+        self.good.wait_for(owner, wait, lease)
+    }
+
+    fn wait_no_more<'a>(&'a self, owner: &'a Name, token: &'a Token) -> BoxFuture<'a, Result<()>> {
+        self.good.wait_no_more(owner, token)
+    }
+
+    fn waits_of<'a>(&'a self, owner: &'a Name) -> BoxFuture<'a, Result<Vec<Awaited>>> {
+        self.good.waits_of(owner)
     }
 
     fn listen<'a>(
