@@ -35,6 +35,7 @@ pub mod health;
 pub mod key;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod telemetry;
 
 pub use clock::BoxFuture;
 pub use config::Config;

@@ -14,10 +14,12 @@ mod reply;
 mod script;
 mod setup;
 mod subscriber;
+mod tally;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod tracking;
+mod turn;
 
 pub use blocking::StreamEntry;
 pub use connection::Connection;

@@ -1,8 +1,10 @@
 //! The connection: its links by role, its state, and the bound on what is in flight.
 
-use super::{classify, link::Link, monitor, setup::Role, subscriber::Subscriber, tasks};
-use crate::{Error, ErrorKind, Result, clock::Clock, config::Config, health::State, key::Keyspace};
-use fred::{clients::Client, error::Error as FredError, interfaces::ClientLike};
+use super::{link::Link, monitor, setup::Role, subscriber::Subscriber, tally::Tally, tasks};
+use crate::{
+    Error, ErrorKind, Result, clock::Clock, config::Config, health::State, key::Keyspace, telemetry,
+};
+use fred::{clients::Client, interfaces::ClientLike};
 use std::{
     fmt,
     sync::{
@@ -31,6 +33,7 @@ pub(super) struct Inner {
     pub(super) blocking: super::blocking::Pool,
     permits: Semaphore,
     pub(super) state: watch::Sender<State>,
+    pub(super) tally: Tally,
     closed: AtomicBool,
     rejoining: Arc<AtomicBool>,
 }
@@ -70,6 +73,7 @@ impl Connection {
     }
 
     fn with_link(config: Config, commands: Link, state: State) -> Self {
+        telemetry::describe(telemetry::METRICS);
         let inner = Arc::new(Inner {
             permits: Semaphore::new(config.max_in_flight().min(Semaphore::MAX_PERMITS)),
             blocking: super::blocking::Pool::new(config.max_connections() - 3),
@@ -77,6 +81,7 @@ impl Connection {
             commands,
             messages: OnceCell::new(),
             state: watch::channel(state).0,
+            tally: Tally::new(state),
             closed: AtomicBool::new(false),
             rejoining: Arc::default(),
         });
@@ -122,6 +127,7 @@ impl Connection {
         self.inner.blocking.close().await;
         self.inner.commands.close().await;
         self.inner.state.send_replace(State::Disconnected);
+        self.inner.tally.gone();
     }
 
     pub(super) fn commands(&self) -> &Client {
@@ -161,13 +167,13 @@ impl Connection {
     }
 
     /// Leave to send one command: there is a link, and room in flight.
-    pub(super) async fn permit(&self, step: &'static str) -> Result<SemaphorePermit<'_>> {
+    pub(super) async fn leave(&self, step: &'static str) -> Result<Leave<'_>> {
         self.ready(step).await?;
-        if let Ok(permit) = self.inner.permits.try_acquire() {
-            return Ok(permit);
+        if let Ok(room) = self.inner.permits.try_acquire() {
+            return Ok(Leave { client: self.commands(), _room: room });
         }
         match tokio::time::timeout(self.patience(), self.inner.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(room)) => Ok(Leave { client: self.commands(), _room: room }),
             _ => Err(Error::new(ErrorKind::Unavailable, step)
                 .with_source("too many commands wait for their answers")),
         }
@@ -175,8 +181,8 @@ impl Connection {
 
     /// A demoted master answers READONLY on a connection that looks well; inside scripts the
     /// client does not see it, so it is told to look for the master again.
-    pub(super) fn after_failure(&self, error: &FredError) {
-        if classify::is_readonly(error) && !self.inner.rejoining.swap(true, Ordering::AcqRel) {
+    pub(super) fn seek_master(&self) {
+        if !self.inner.rejoining.swap(true, Ordering::AcqRel) {
             let (client, rejoining) = (self.commands().clone(), self.inner.rejoining.clone());
             tasks::spawn(async move {
                 tracing::warn!("the server became a replica, looking for the master");
@@ -185,6 +191,18 @@ impl Connection {
                 rejoining.store(false, Ordering::Release);
             });
         }
+    }
+}
+
+/// Leave to send one command over this client.
+pub(super) struct Leave<'a> {
+    client: &'a Client,
+    _room: SemaphorePermit<'a>,
+}
+
+impl Leave<'_> {
+    pub(super) fn client(&self) -> &Client {
+        self.client
     }
 }
 

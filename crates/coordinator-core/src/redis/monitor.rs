@@ -1,12 +1,13 @@
 //! Watches a connection: probes it in band and keeps its [`State`] true.
 
-use super::{classify, connection::Inner};
+use super::{classify, connection::Inner, tally};
 use crate::health::State;
 use fred::{interfaces::EventInterface, prelude::ClientLike, types::Value};
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
+use tokio::sync::broadcast::error::RecvError;
 
 /// How often the links are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,16 +27,27 @@ pub(super) async fn watch(connection: Weak<Inner>) {
     let mut looks = 0_u32;
     let mut failures = 0_u32;
     let mut troubled = false;
+    // A link that was not up yet is not made anew when it comes up.
+    let mut was_up = connection.upgrade().is_some_and(|inner| inner.commands.is_up());
     loop {
         // Events hasten a look; a lagging or closed channel is no reason to stop looking.
         let hastened = tokio::select! {
             event = errors.recv() => event.is_ok(),
-            event = reconnects.recv() => event.is_ok(),
+            event = reconnects.recv() => {
+                if was_up && !matches!(event, Err(RecvError::Closed)) {
+                    tally::reconnected();
+                }
+                was_up = true;
+                event.is_ok()
+            }
             () = tokio::time::sleep(LOOK) => false,
         };
         let Some(inner) = connection.upgrade().filter(|inner| !inner.is_closed()) else { return };
         if !hastened {
             looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS_PER_PROBE) {
+                tally::publish();
+            }
         }
         if inner.commands.is_up() && (looks.is_multiple_of(LOOKS_PER_PROBE) || troubled) {
             // A server that answers with an error (BUSY, MISCONF) is alive, and no new link
@@ -75,6 +87,7 @@ fn settle(inner: &Arc<Inner>, probe_failed: bool) {
         }
         tracing::info!(from = ?*known, to = ?state, "the connection's state changed");
         *known = state;
+        inner.tally.move_to(state);
         true
     });
 }

@@ -1,7 +1,7 @@
 //! Scripts: one atomic step each, known by its hash.
 
 use super::{Connection, Reply, classify};
-use crate::{Error, Result};
+use crate::{Error, Result, telemetry::Step};
 use bytes::Bytes;
 use fred::{
     interfaces::LuaInterface,
@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 /// ```
 #[derive(Debug)]
 pub struct Script {
-    name: &'static str,
+    step: Step,
     source: &'static str,
     hash: OnceLock<String>,
 }
@@ -31,12 +31,12 @@ pub struct Script {
 impl Script {
     /// A script named after its part and step, such as `locks.acquire`.
     pub const fn new(name: &'static str, source: &'static str) -> Self {
-        Self { name, source, hash: OnceLock::new() }
+        Self { step: Step::new(name), source, hash: OnceLock::new() }
     }
 
     /// Its name, which is also the step of its errors.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.step.name()
     }
 
     /// Its Lua text.
@@ -94,7 +94,7 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future leaves it open whether the script runs.
     pub async fn run(&self, script: &Script, keys: Vec<String>, args: Vec<Arg>) -> Result<Reply> {
-        let span = tracing::debug_span!("script", step = script.name);
+        let span = tracing::debug_span!("script", step = script.name());
         self.run_in_span(script, keys, args).instrument(span).await
     }
 
@@ -104,8 +104,8 @@ impl Connection {
         keys: Vec<String>,
         args: Vec<Arg>,
     ) -> Result<Reply> {
-        let _permit = self.permit(script.name).await?;
-        let client = self.commands();
+        let turn = self.turn(&script.step).await?;
+        let client = turn.client();
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
         let args: Vec<Value> = args.into_iter().map(|arg| arg.0).collect();
         // Clones of bytes are cheap; they are needed again only where the script is unknown.
@@ -118,15 +118,15 @@ impl Connection {
             tracing::debug!("the server does not know the script, sending its text");
             answer = client.eval(script.source, keys, args).await;
         }
-        let value = answer.map_err(|error| {
-            self.after_failure(&error);
-            classify::command(script.name, &error)
-        })?;
-        let reply = Reply::from_value(script.name, value)?;
-        if reply.leads_with_int() {
-            Ok(reply)
-        } else {
-            Err(Error::corrupt(script.name, "the answer does not lead with an integer"))
-        }
+        turn.end(answer, |answer| {
+            let step = script.name();
+            let value = answer.map_err(|error| classify::command(step, &error))?;
+            let reply = Reply::from_value(step, value)?;
+            if reply.leads_with_int() {
+                Ok(reply)
+            } else {
+                Err(Error::corrupt(step, "the answer does not lead with an integer"))
+            }
+        })
     }
 }

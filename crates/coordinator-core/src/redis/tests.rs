@@ -5,6 +5,7 @@ mod fences;
 mod link;
 mod messages;
 mod security;
+mod telemetry;
 mod topology;
 
 use super::{Arg, Connection, Script};
