@@ -8,6 +8,7 @@ mod classify;
 mod commands;
 mod connection;
 mod info;
+mod latency;
 mod link;
 mod monitor;
 mod reply;

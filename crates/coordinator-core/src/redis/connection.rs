@@ -1,8 +1,15 @@
 //! The connection: its links by role, its state, and the bound on what is in flight.
 
-use super::{link::Link, monitor, setup::Role, subscriber::Subscriber, tally::Tally, tasks};
+use super::{
+    latency::Recent, link::Link, monitor, setup::Role, subscriber::Subscriber, tally::Tally, tasks,
+};
 use crate::{
-    Error, ErrorKind, Result, clock::Clock, config::Config, health::State, key::Keyspace, telemetry,
+    Error, ErrorKind, Result,
+    clock::{Clock, SystemClock},
+    config::Config,
+    health::{Latencies, State},
+    key::Keyspace,
+    telemetry,
 };
 use fred::{clients::Client, interfaces::ClientLike};
 use std::{
@@ -34,6 +41,7 @@ pub(super) struct Inner {
     permits: Semaphore,
     pub(super) state: watch::Sender<State>,
     pub(super) tally: Tally,
+    pub(super) recent: Recent,
     closed: AtomicBool,
     rejoining: Arc<AtomicBool>,
 }
@@ -82,6 +90,7 @@ impl Connection {
             messages: OnceCell::new(),
             state: watch::channel(state).0,
             tally: Tally::new(state),
+            recent: Recent::new(SystemClock.now()),
             closed: AtomicBool::new(false),
             rejoining: Arc::default(),
         });
@@ -112,6 +121,11 @@ impl Connection {
     /// The state, and every change of it.
     pub fn watch_state(&self) -> watch::Receiver<State> {
         self.inner.state.subscribe()
+    }
+
+    /// How long commands took in the last minute, from sending to the answer.
+    pub fn latencies(&self) -> Latencies {
+        self.inner.recent.percentiles(SystemClock.now())
     }
 
     /// Closes every link and waits for that, at most about two seconds each; later calls are

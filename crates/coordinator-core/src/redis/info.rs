@@ -17,6 +17,12 @@ impl Connection {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn health(&self) -> Health {
+        let mut health = self.examine().await;
+        health.latencies = self.latencies();
+        health
+    }
+
+    async fn examine(&self) -> Health {
         let latency = match self.ping().await {
             Ok(latency) => latency,
             Err(error) => return Health::unavailable(error.chain()),

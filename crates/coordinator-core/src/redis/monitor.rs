@@ -1,7 +1,10 @@
 //! Watches a connection: probes it in band and keeps its [`State`] true.
 
 use super::{classify, connection::Inner, tally};
-use crate::health::State;
+use crate::{
+    clock::{Clock as _, SystemClock},
+    health::State,
+};
 use fred::{interfaces::EventInterface, prelude::ClientLike, types::Value};
 use std::{
     sync::{Arc, Weak},
@@ -47,6 +50,7 @@ pub(super) async fn watch(connection: Weak<Inner>) {
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS_PER_PROBE) {
                 tally::publish();
+                inner.recent.turn_over(SystemClock.now());
             }
         }
         if inner.commands.is_up() && (looks.is_multiple_of(LOOKS_PER_PROBE) || troubled) {

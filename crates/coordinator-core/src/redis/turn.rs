@@ -45,6 +45,7 @@ impl Turn<'_> {
         read: impl FnOnce(Result<V, FredError>) -> Result<T>,
     ) -> Result<T> {
         let took = SystemClock.now().saturating_since(self.began);
+        self.connection.inner.recent.record(took);
         if let Err(error) = &answer
             && classify::is_readonly(error)
         {
