@@ -17,6 +17,19 @@ pub enum State {
     Disconnected,
 }
 
+/// The state of a connection's breaker; see
+/// [`BreakerPolicy`](crate::config::BreakerPolicy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Calls are sent.
+    Closed,
+    /// Calls fail at once and unsent: nobody has answered for a while.
+    Open,
+    /// As open, and a probe is on its way.
+    HalfOpen,
+}
+
 /// The verdict of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

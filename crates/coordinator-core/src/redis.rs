@@ -4,6 +4,7 @@
 //! block. The client's faults (`docs/decisions/0001-fred.md`) are fenced here once.
 
 mod blocking;
+mod breaker;
 mod classify;
 mod commands;
 mod connection;

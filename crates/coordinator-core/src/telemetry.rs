@@ -16,6 +16,8 @@ pub const OPERATIONS: &str = "coordinator_operations_total";
 pub const OPERATION_SECONDS: &str = "coordinator_operation_seconds";
 /// Gauge: connections of this process, by `state` (`connected`, `degraded`, `disconnected`).
 pub const CONNECTIONS: &str = "coordinator_connections";
+/// Gauge: breakers of this process's connections, by `state` (`closed`, `open`, `half_open`).
+pub const BREAKERS: &str = "coordinator_breakers";
 /// Counter: links for commands that were made anew; in a cluster one for each node.
 pub const RECONNECTS: &str = "coordinator_reconnects_total";
 
@@ -24,6 +26,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(OPERATIONS, "Steps that ended, by step and outcome."),
     Metric::seconds(OPERATION_SECONDS, "From sending a step to its answer, by step."),
     Metric::gauge(CONNECTIONS, "Connections of this process, by state."),
+    Metric::gauge(BREAKERS, "Breakers of this process's connections, by state."),
     Metric::counter(RECONNECTS, "Links for commands that were made anew."),
 ];
 

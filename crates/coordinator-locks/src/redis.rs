@@ -14,10 +14,7 @@ use coordinator_core::{
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Message, Script, Subscription},
 };
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 static ACQUIRE: Script = Script::new("locks.acquire", include_str!("redis/acquire.lua"));
 static RENEW: Script = Script::new("locks.renew", include_str!("redis/renew.lua"));
@@ -129,9 +126,7 @@ impl Backend for Redis {
                 claim.name.encoded().into(),
                 Arg::from_bytes(&claim.identity),
             ];
-            self.connection.ready(ACQUIRE.name()).await?;
-            claim.sent.store(true, Ordering::Release);
-            let reply = self.connection.run(&ACQUIRE, keys, args).await?;
+            let reply = self.connection.run_telling(&ACQUIRE, keys, args, &claim.sent).await?;
             let mut fields = reply.fields(ACQUIRE.name());
             Ok(match fields.int()? {
                 1 => Acquired::Granted { fence: valid_fence(ACQUIRE.name(), fields.unsigned()?)? },

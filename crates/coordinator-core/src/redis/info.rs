@@ -45,7 +45,7 @@ impl Connection {
 
     /// The primaries of a cluster, or the one server there is.
     pub(super) fn primaries(&self) -> Vec<Option<Server>> {
-        match self.commands().cached_cluster_state() {
+        match self.inner.link().client().cached_cluster_state() {
             Some(state) => state.unique_primary_nodes().into_iter().map(Some).collect(),
             None => vec![None],
         }
@@ -53,14 +53,15 @@ impl Connection {
 
     async fn ask(&self, server: Option<&Server>, command: &'static str) -> FredResult<Value> {
         let custom = CustomCommand::new_static(command, ClusterHash::Random, false);
+        let link = self.inner.link();
         match server {
             Some(server) => {
-                self.commands()
+                link.client()
                     .with_cluster_node(server.clone())
                     .custom::<Value, Value>(custom, Vec::new())
                     .await
             }
-            None => self.commands().custom::<Value, Value>(custom, Vec::new()).await,
+            None => link.client().custom::<Value, Value>(custom, Vec::new()).await,
         }
     }
 

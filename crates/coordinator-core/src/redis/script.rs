@@ -7,7 +7,10 @@ use fred::{
     interfaces::LuaInterface,
     types::{Key, Value},
 };
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 use tracing::Instrument as _;
 
 /// A Lua script: one atomic step of a part.
@@ -95,7 +98,28 @@ impl Connection {
     /// Dropping the future leaves it open whether the script runs.
     pub async fn run(&self, script: &Script, keys: Vec<String>, args: Vec<Arg>) -> Result<Reply> {
         let span = tracing::debug_span!("script", step = script.name());
-        self.run_in_span(script, keys, args).instrument(span).await
+        self.run_in_span(script, keys, args, None).instrument(span).await
+    }
+
+    /// As [`run`](Self::run), and sets `sent` at the moment from which on it was perhaps sent:
+    /// while it is unset, whatever the outcome, nothing was.
+    ///
+    /// For callers that drop the future, or clean up after errors.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether the script runs if `sent` is set.
+    pub async fn run_telling(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Arg>,
+        sent: &AtomicBool,
+    ) -> Result<Reply> {
+        let span = tracing::debug_span!("script", step = script.name());
+        self.run_in_span(script, keys, args, Some(sent)).instrument(span).await
     }
 
     async fn run_in_span(
@@ -103,8 +127,12 @@ impl Connection {
         script: &Script,
         keys: Vec<String>,
         args: Vec<Arg>,
+        sent: Option<&AtomicBool>,
     ) -> Result<Reply> {
         let turn = self.turn(&script.step).await?;
+        if let Some(sent) = sent {
+            sent.store(true, Ordering::Release);
+        }
         let client = turn.client();
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
         let args: Vec<Value> = args.into_iter().map(|arg| arg.0).collect();

@@ -1,55 +1,57 @@
-//! How many connections of this process are in which state, for the gauges.
+//! How many connections and breakers of this process are in which state, for the gauges.
 //!
-//! Gauges are set from these counts once a second, so that a recorder installed later tells the
-//! truth too. They are published by the connections' monitors.
+//! Gauges are set from these counts at every change and once a second, so that a recorder
+//! installed later tells the truth too. The connections' monitors see to that.
 
-use crate::{
-    health::State,
-    telemetry::{CONNECTIONS, Counter, Gauge, RECONNECTS},
-};
+use crate::telemetry::{self, Counter, Gauge};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-static BY_STATE: [(AtomicI64, Gauge); 3] = [
-    (AtomicI64::new(0), Gauge::new(CONNECTIONS, &[("state", "connected")])),
-    (AtomicI64::new(0), Gauge::new(CONNECTIONS, &[("state", "degraded")])),
-    (AtomicI64::new(0), Gauge::new(CONNECTIONS, &[("state", "disconnected")])),
+/// How many are in each state, and the gauge that tells it.
+pub(super) type Places = [(AtomicI64, Gauge); 3];
+
+/// By state: connected, degraded, disconnected.
+pub(super) static CONNECTIONS: Places = [
+    (AtomicI64::new(0), Gauge::new(telemetry::CONNECTIONS, &[("state", "connected")])),
+    (AtomicI64::new(0), Gauge::new(telemetry::CONNECTIONS, &[("state", "degraded")])),
+    (AtomicI64::new(0), Gauge::new(telemetry::CONNECTIONS, &[("state", "disconnected")])),
 ];
-static MADE_ANEW: Counter = Counter::new(RECONNECTS, &[]);
+/// By state: closed, open, half open.
+pub(super) static BREAKERS: Places = [
+    (AtomicI64::new(0), Gauge::new(telemetry::BREAKERS, &[("state", "closed")])),
+    (AtomicI64::new(0), Gauge::new(telemetry::BREAKERS, &[("state", "open")])),
+    (AtomicI64::new(0), Gauge::new(telemetry::BREAKERS, &[("state", "half_open")])),
+];
+static MADE_ANEW: Counter = Counter::new(telemetry::RECONNECTS, &[]);
 /// Where nothing is counted.
 const NOWHERE: usize = usize::MAX;
 
-/// One connection's place in the counts, given up when it is dropped.
+/// The place of one connection, or of its breaker; given up when it is dropped.
 #[derive(Debug)]
-pub(super) struct Tally(AtomicUsize);
+pub(super) struct Tally {
+    places: &'static Places,
+    place: AtomicUsize,
+}
 
 impl Tally {
-    pub(super) fn new(state: State) -> Self {
-        let tally = Self(AtomicUsize::new(NOWHERE));
-        tally.move_to(state);
+    pub(super) fn new(places: &'static Places, place: usize) -> Self {
+        let tally = Self { places, place: AtomicUsize::new(NOWHERE) };
+        tally.move_to(place);
         tally
     }
 
-    pub(super) fn move_to(&self, state: State) {
-        self.place(match state {
-            State::Connected => 0,
-            State::Degraded => 1,
-            State::Disconnected => 2,
-        });
-    }
-
-    /// A closed connection is in no state.
-    pub(super) fn gone(&self) {
-        self.place(NOWHERE);
-    }
-
-    fn place(&self, place: usize) {
-        let before = self.0.swap(place, Ordering::AcqRel);
+    pub(super) fn move_to(&self, place: usize) {
+        let before = self.place.swap(place, Ordering::AcqRel);
         for (place, change) in [(before, -1), (place, 1)] {
-            if let Some((count, _)) = BY_STATE.get(place) {
+            if let Some((count, _)) = self.places.get(place) {
                 count.fetch_add(change, Ordering::AcqRel);
             }
         }
-        publish();
+        tell(self.places);
+    }
+
+    /// What is closed is in no state.
+    pub(super) fn gone(&self) {
+        self.move_to(NOWHERE);
     }
 }
 
@@ -59,9 +61,14 @@ impl Drop for Tally {
     }
 }
 
-/// Sets the gauges.
+/// Sets all gauges.
 pub(super) fn publish() {
-    for (count, gauge) in &BY_STATE {
+    tell(&CONNECTIONS);
+    tell(&BREAKERS);
+}
+
+fn tell(places: &Places) {
+    for (count, gauge) in places {
         // A recorder wants a float; so many connections there never are.
         gauge.set(f64::from(i32::try_from(count.load(Ordering::Acquire)).unwrap_or(i32::MAX)));
     }

@@ -35,7 +35,7 @@ impl Connection {
 impl Turn<'_> {
     /// What to send it with.
     pub(super) fn client(&self) -> &Client {
-        self.leave.client()
+        self.leave.link.client()
     }
 
     /// Takes the answer in; `read` makes the caller's outcome of it.
@@ -45,11 +45,19 @@ impl Turn<'_> {
         read: impl FnOnce(Result<V, FredError>) -> Result<T>,
     ) -> Result<T> {
         let took = SystemClock.now().saturating_since(self.began);
-        self.connection.inner.recent.record(took);
-        if let Err(error) = &answer
-            && classify::is_readonly(error)
-        {
-            self.connection.seek_master();
+        let inner = &self.connection.inner;
+        inner.recent.record(took);
+        match &answer {
+            Ok(_) => inner.breaker.answered(),
+            Err(error) if classify::is_silence(error) => inner.note_silence(&self.leave.link),
+            Err(error) if classify::is_answer(error) => {
+                inner.breaker.answered();
+                if classify::is_readonly(error) {
+                    self.connection.seek_master();
+                }
+            }
+            // The caller's mistake, or a server that is not ready: neither tells of the link.
+            Err(_) => {}
         }
         let outcome = read(answer);
         self.step.record(Outcome::from(&outcome), took);

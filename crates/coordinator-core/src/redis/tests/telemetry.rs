@@ -99,6 +99,10 @@ async fn states_and_reconnects_are_told_to_a_recorder_that_came_later() {
         told(&mut seen, "coordinator_connections disconnected").await
     })
     .await;
+    eventually(Duration::from_secs(5), "its breaker is open", async || {
+        told(&mut seen, "coordinator_breakers open").await
+    })
+    .await;
     server.start_again().await.expect("a restart");
     eventually(Duration::from_secs(10), "it was made anew", async || {
         told(&mut seen, "coordinator_reconnects_total").await
