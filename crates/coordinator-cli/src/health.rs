@@ -11,12 +11,21 @@ use coordinator::{
     health::{Finding, Health, Severity, Status},
 };
 use serde::Serialize;
+use std::time::Duration;
+
+/// How many round trips the percentiles are drawn from, and for how long at most.
+const ROUND_TRIPS: usize = 50;
+const ROUND_TRIPS_LAST: Duration = Duration::from_millis(500);
 
 /// The answer's keys; what the server does not say is null.
 #[derive(Serialize)]
 struct View<'a> {
     status: String,
     latency_ms: Option<f64>,
+    latency_p50_ms: Option<f64>,
+    latency_p95_ms: Option<f64>,
+    latency_p99_ms: Option<f64>,
+    latency_count: u64,
     server: Option<&'a str>,
     version: Option<&'a str>,
     role: Option<&'a str>,
@@ -42,9 +51,15 @@ impl<'a> View<'a> {
         let said = |text: &'a str| (!text.is_empty()).then_some(text);
         // Nothing was measured of a server that did not answer.
         let answered = !health.latency.is_zero() || health.status != Status::Unavailable;
+        let ms = |latency: Duration| latency.as_secs_f64() * 1e3;
+        let latencies = &health.latencies;
         Self {
             status: health.status.to_string(),
-            latency_ms: answered.then_some(health.latency.as_secs_f64() * 1e3),
+            latency_ms: answered.then_some(ms(health.latency)),
+            latency_p50_ms: latencies.p50.map(ms),
+            latency_p95_ms: latencies.p95.map(ms),
+            latency_p99_ms: latencies.p99.map(ms),
+            latency_count: latencies.count,
             server: said(&health.server),
             version: said(&health.version),
             role: said(&health.role),
@@ -69,10 +84,14 @@ impl<'a> View<'a> {
 
     fn table(&self) -> String {
         let number = |value: Option<u64>| value.map(|value| value.to_string());
+        let ms = |value: Option<f64>| value.map(|ms| format!("{ms:.3} ms"));
         let text = |value: Option<&str>| value.map(ToOwned::to_owned);
         let rows = [
             ("status", Some(self.status.clone())),
-            ("latency", self.latency_ms.map(|ms| format!("{ms:.3} ms"))),
+            ("latency", ms(self.latency_ms)),
+            ("latency p50", ms(self.latency_p50_ms)),
+            ("latency p95", ms(self.latency_p95_ms)),
+            ("latency p99", ms(self.latency_p99_ms)),
             ("server", text(self.server)),
             ("version", text(self.version)),
             ("role", text(self.role)),
@@ -92,12 +111,27 @@ impl<'a> View<'a> {
     }
 }
 
+/// A connection that was just made has no latencies yet: this gives it some.
+async fn sample(coordinator: &Coordinator) {
+    let Some(connection) = coordinator.connection() else { return };
+    let round_trips = async {
+        for _ in 0..ROUND_TRIPS {
+            if connection.ping().await.is_err() {
+                break;
+            }
+        }
+    };
+    // What is wrong with the server is for the health check to say.
+    let _ = tokio::time::timeout(ROUND_TRIPS_LAST, round_trips).await;
+}
+
 /// Runs the verb.
 pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
     let config = context.config(Need::EmbeddedIsFine)?;
     let memory = matches!(config.endpoint(), Endpoint::Embedded { .. });
     let mut health = match Coordinator::with_config(config).await {
         Ok(coordinator) => {
+            sample(&coordinator).await;
             let health = coordinator.health().await;
             coordinator.close().await;
             health

@@ -22,6 +22,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Instant(Duration);
 
 impl Instant {
+    /// The clock's own beginning.
+    #[cfg(feature = "redis")]
+    pub(crate) const START: Self = Self(Duration::ZERO);
+
     /// The moment `since_start` after the clock's own beginning.
     pub fn from_start(since_start: Duration) -> Self {
         Self(since_start)

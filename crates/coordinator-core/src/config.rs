@@ -2,10 +2,12 @@
 //!
 //! Nothing here connects; nothing here is ever printed with a secret in it.
 
+mod breaker;
 mod credentials;
 mod env;
 mod url;
 
+pub use breaker::BreakerPolicy;
 pub use credentials::{CredentialSource, Credentials, Secret};
 
 use crate::{
@@ -102,6 +104,7 @@ pub struct Config {
     max_connections: usize,
     session_ttl: Option<Duration>,
     document_ttl: Option<Duration>,
+    breaker: Option<BreakerPolicy>,
     clock: Arc<dyn Clock>,
 }
 
@@ -137,6 +140,7 @@ impl Config {
             max_connections: 10,
             session_ttl: None,
             document_ttl: None,
+            breaker: Some(BreakerPolicy::default()),
             clock: Arc::new(SystemClock),
         }
     }
@@ -154,7 +158,7 @@ impl Config {
     /// | `embedded:///path/file.redb` | this process, with a file |
     ///
     /// User and password are percent-decoded. Query parameters: `ca`, `cert`, `key`, `sni` (TLS),
-    /// `fallback=memory` or `fallback=file:PATH`; an unknown one is an error.
+    /// `fallback=memory` or `fallback=file:PATH`, `breaker=off`; an unknown one is an error.
     ///
     /// # Errors
     /// [`Misuse`](crate::ErrorKind::Misuse), saying what is wrong and never quoting credentials.
@@ -257,6 +261,19 @@ impl Config {
         self
     }
 
+    /// When calls stop waiting for a server that does not answer. Default
+    /// [`BreakerPolicy::default`]: after a second of silence.
+    pub fn with_breaker(mut self, policy: BreakerPolicy) -> Self {
+        self.breaker = Some(policy);
+        self
+    }
+
+    /// Every call waits for itself, however long nobody has answered.
+    pub fn without_breaker(mut self) -> Self {
+        self.breaker = None;
+        self
+    }
+
     /// Where the time comes from. Default [`SystemClock`].
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -331,6 +348,11 @@ impl Config {
     /// The default TTL of documents and conversations from `REDIS_TTL_SECONDS`, where it is set.
     pub fn document_ttl(&self) -> Option<Duration> {
         self.document_ttl
+    }
+
+    /// When calls stop waiting for a server that does not answer; `None` is never.
+    pub fn breaker(&self) -> Option<&BreakerPolicy> {
+        self.breaker.as_ref()
     }
 
     /// Where the time comes from.

@@ -17,6 +17,19 @@ pub enum State {
     Disconnected,
 }
 
+/// The state of a connection's breaker; see
+/// [`BreakerPolicy`](crate::config::BreakerPolicy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Calls are sent.
+    Closed,
+    /// Calls fail at once and unsent: nobody has answered for a while.
+    Open,
+    /// As open, and a probe is on its way.
+    HalfOpen,
+}
+
 /// The verdict of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -87,6 +100,21 @@ impl Finding {
     }
 }
 
+/// How long the commands of a connection took in the last minute or a little more, from sending
+/// to the answer or the timeout. Percentiles are at most 4 % too high and never too low.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// How many commands were sent and not given up by their callers.
+    pub count: u64,
+    /// Half of them took at most this long; `None` if there were none.
+    pub p50: Option<Duration>,
+    /// 95 of a hundred took at most this long.
+    pub p95: Option<Duration>,
+    /// 99 of a hundred took at most this long.
+    pub p99: Option<Duration>,
+}
+
 /// The answer of a health check.
 ///
 /// In a cluster the figures are those of all primaries together: memory and clients summed, the
@@ -98,6 +126,8 @@ pub struct Health {
     pub status: Status,
     /// The round trip of a PING.
     pub latency: Duration,
+    /// How long this connection's commands took of late; of an embedded backend there are none.
+    pub latencies: Latencies,
     /// What the server is: `redis`, `valkey` or `embedded`; empty if it does not say.
     pub server: String,
     /// Its version; empty if it does not say.
@@ -149,6 +179,7 @@ impl Health {
         Self {
             status: Status::Healthy,
             latency: Duration::ZERO,
+            latencies: Latencies::default(),
             server: String::new(),
             version: String::new(),
             role: String::new(),

@@ -14,7 +14,8 @@
 //! # Guarantees
 //! * Two different names never share a key, and no name reaches outside its prefix.
 //! * A command returns within the command timeout after it was sent; while there is no link it
-//!   waits for one at most half that time, and then it was surely not sent.
+//!   waits for one at most half that time, and then it was surely not sent. Where nobody has
+//!   answered for a second it fails at once, until a second after the server is back at most.
 //! * A reply always belongs to the command it is given to: the client's known faults are fenced
 //!   (see `docs/decisions/0001-fred.md`).
 //! * A message is delivered, or the subscription says that some may be missing.
@@ -35,6 +36,7 @@ pub mod health;
 pub mod key;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod telemetry;
 
 pub use clock::BoxFuture;
 pub use config::Config;

@@ -4,20 +4,24 @@
 //! block. The client's faults (`docs/decisions/0001-fred.md`) are fenced here once.
 
 mod blocking;
+mod breaker;
 mod classify;
 mod commands;
 mod connection;
 mod info;
+mod latency;
 mod link;
 mod monitor;
 mod reply;
 mod script;
 mod setup;
 mod subscriber;
+mod tally;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod tracking;
+mod turn;
 
 pub use blocking::StreamEntry;
 pub use connection::Connection;

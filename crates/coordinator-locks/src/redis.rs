@@ -14,10 +14,7 @@ use coordinator_core::{
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Message, Script, Subscription},
 };
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 /// A script that the queue's own code stands before.
 macro_rules! queueing {
@@ -194,9 +191,7 @@ impl Backend for Redis {
                 }
                 None => args.extend(["", "0", "0", "0000"].map(Arg::from)),
             }
-            self.connection.ready(ACQUIRE.name()).await?;
-            claim.sent.store(true, Ordering::Release);
-            let reply = self.connection.run(&ACQUIRE, keys, args).await?;
+            let reply = self.connection.run_telling(&ACQUIRE, keys, args, &claim.sent).await?;
             let mut fields = reply.fields(ACQUIRE.name());
             Ok(match fields.int()? {
                 1 => Acquired::Granted { fence: valid_fence(ACQUIRE.name(), fields.unsigned()?)? },

@@ -2,14 +2,19 @@
 
 use crate::support::{DEAD, SOON, Site, binary, done, keys};
 use coordinator_harness::RedisServer;
+use serde_json::Value;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 16] = [
     "clock_offset_ms",
     "connected_clients",
     "findings",
+    "latency_count",
     "latency_ms",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
     "maxmemory_policy",
     "replicas",
     "role",
@@ -29,6 +34,10 @@ async fn a_healthy_server_is_described_by_every_key() {
     assert_eq!(health["role"], "master");
     assert_eq!(health["maxmemory_policy"], "noeviction");
     assert!(health["latency_ms"].is_f64(), "{health}");
+    let percentile = |key: &str| health[key].as_f64().expect(key);
+    assert!(percentile("latency_p50_ms") > 0.0, "{health}");
+    assert!(percentile("latency_p50_ms") <= percentile("latency_p99_ms"), "{health}");
+    assert!(health["latency_count"].as_u64() >= Some(2), "{health}");
     assert!(health["used_memory_bytes"].as_u64() > Some(0), "{health}");
     for finding in health["findings"].as_array().expect("findings") {
         let expected = ["advice", "code", "message", "severity"];
@@ -76,7 +85,8 @@ async fn unavailable_is_a_document_too() {
     let health = done.exits(3).complains("unavailable").json();
     assert!(keys(&health).into_iter().eq(KEYS), "{health}");
     assert_eq!(health["status"], "unavailable");
-    assert_eq!(health["latency_ms"], serde_json::Value::Null);
+    assert_eq!(health["latency_ms"], Value::Null);
+    assert_eq!(health["latency_p99_ms"], Value::Null);
     assert_eq!(health["findings"][0]["severity"], "critical");
 }
 
@@ -129,5 +139,6 @@ async fn a_wrong_password_is_never_shown() {
 async fn embedded_is_healthy_and_says_what_it_is() {
     let health = done(binary(&["health", "--json"])).await.exits(0).json();
     assert_eq!(health["server"], "embedded");
+    assert_eq!((&health["latency_p50_ms"], &health["latency_count"]), (&Value::Null, &0.into()));
     assert_eq!(health["findings"][0]["code"], "embedded");
 }

@@ -181,6 +181,8 @@ fn parameter(config: &mut Config, name: &str, value: &str) -> Result<()> {
                 _ => return Err(fault("fallback is memory or file:PATH")),
             };
         }
+        "breaker" if value == "off" => config.breaker = None,
+        "breaker" => return Err(fault("breaker is off, or not there")),
         _ => return Err(fault(format!("the parameter {name:?} is unknown"))),
     }
     Ok(())
@@ -259,6 +261,12 @@ mod tests {
     }
 
     #[test]
+    fn the_breaker_can_be_switched_off() {
+        assert!(parse("redis://h").expect("a URL").breaker.is_some());
+        assert!(parse("redis://h?breaker=off").expect("a URL").breaker.is_none());
+    }
+
+    #[test]
     fn bad_urls_are_refused_without_quoting_the_password() {
         for url in [
             "",
@@ -272,6 +280,7 @@ mod tests {
             "redis://h?sni=x",
             "redis://h?fallback=disk",
             "redis://h?x=1",
+            "redis://h?breaker=on",
             "redis://h?ca",
             "embedded://x",
             "embedded://?fallback=memory",

@@ -64,6 +64,14 @@ pub(super) fn is_silence(error: &FredError) -> bool {
     matches!(error.kind(), FredKind::Timeout | FredKind::IO | FredKind::Canceled)
 }
 
+/// Whether these are words of a server that is ready to serve, refusals included.
+pub(super) fn is_answer(error: &FredError) -> bool {
+    let code = error.details().split(' ').next().unwrap_or_default();
+    let not_ready = matches!(code, "LOADING" | "MASTERDOWN" | "CLUSTERDOWN");
+    // The client's own texts are sentences.
+    code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase()) && !not_ready
+}
+
 pub(super) fn is_noscript(error: &FredError) -> bool {
     error.details().starts_with("NOSCRIPT")
 }
@@ -180,6 +188,27 @@ mod tests {
         assert_eq!(of(FredKind::Unknown, "Client is not initialized."), ErrorKind::Unavailable);
         let error = FredError::new(FredKind::Timeout, "Request timed out.");
         assert_eq!(read("test", &error).kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_silence_is_none() {
+        for (details, answer) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", true),
+            ("NOPERM this user has no permissions to run the 'get' command", true),
+            ("READONLY You can't write against a read only replica.", true),
+            ("ERR wrong number of arguments", true),
+            ("BUSY Redis is busy running a script.", true),
+            ("WRONGTYPE Operation against a key", true),
+            ("LOADING Redis is loading the dataset in memory", false),
+            ("CLUSTERDOWN The cluster is down", false),
+            ("Connection closed.", false),
+            ("Request timed out.", false),
+            ("Client is not initialized.", false),
+            ("", false),
+        ] {
+            let error = FredError::new(FredKind::Unknown, details);
+            assert_eq!(is_answer(&error), answer, "{details}");
+        }
     }
 
     #[test]

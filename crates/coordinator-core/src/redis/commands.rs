@@ -1,7 +1,10 @@
 //! The few single-value commands that need no atomic decision.
 
 use super::{Connection, classify};
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    telemetry::{Outcome, Step},
+};
 use bytes::Bytes;
 use fred::{
     interfaces::KeysInterface,
@@ -14,6 +17,11 @@ use std::time::Duration;
 /// (`message`, `ASK …`) begin with letters, so no value may begin with one.
 const CODEC_MAX: u8 = 0x1f;
 
+static GET: Step = Step::new("core.get");
+static SET: Step = Step::new("core.set");
+static DELETE: Step = Step::new("core.delete");
+static PING: Step = Step::new("core.ping");
+
 impl Connection {
     /// The value of a key.
     ///
@@ -23,9 +31,9 @@ impl Connection {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        const STEP: &str = "core.get";
-        let _permit = self.permit(STEP).await?;
-        self.commands().get(key).await.map_err(|error| classify::read(STEP, &error))
+        let turn = self.turn(&GET).await?;
+        let answer = turn.client().get(key).await;
+        turn.end(answer, |answer| answer.map_err(|error| classify::read(GET.name(), &error)))
     }
 
     /// Sets a key for `ttl` (whole milliseconds, at least one).
@@ -40,21 +48,23 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future leaves it open whether the key is set.
     pub async fn set(&self, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        const STEP: &str = "core.set";
+        let misuse = |why: &str| {
+            SET.count(Outcome::Misuse);
+            Err(Error::misuse(SET.name(), why))
+        };
         if !matches!(value.first(), Some(1..=CODEC_MAX)) {
-            return Err(Error::misuse(STEP, "a stored value begins with a codec byte"));
+            return misuse("a stored value begins with a codec byte");
         }
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         if ttl_ms == 0 {
-            return Err(Error::misuse(STEP, "the ttl is under a millisecond"));
+            return misuse("the ttl is under a millisecond");
         }
-        let _permit = self.permit(STEP).await?;
+        let turn = self.turn(&SET).await?;
         let expiry = Some(Expiration::PX(ttl_ms));
-        self.commands()
-            .set::<Value, _, _>(key, value, expiry, None, false)
-            .await
-            .map(|_| ())
-            .map_err(|error| classify::command(STEP, &error))
+        let answer = turn.client().set::<Value, _, _>(key, value, expiry, None, false).await;
+        turn.end(answer, |answer| {
+            answer.map(|_| ()).map_err(|error| classify::command(SET.name(), &error))
+        })
     }
 
     /// Deletes a key; answers whether it was there.
@@ -65,13 +75,13 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future leaves it open whether the key is deleted.
     pub async fn delete(&self, key: &str) -> Result<bool> {
-        const STEP: &str = "core.delete";
-        let _permit = self.permit(STEP).await?;
-        self.commands()
-            .del::<i64, _>(key)
-            .await
-            .map(|deleted| deleted > 0)
-            .map_err(|error| classify::command(STEP, &error))
+        let turn = self.turn(&DELETE).await?;
+        let answer = turn.client().del::<i64, _>(key).await;
+        turn.end(answer, |answer| {
+            answer
+                .map(|deleted| deleted > 0)
+                .map_err(|error| classify::command(DELETE.name(), &error))
+        })
     }
 
     /// One round trip that does nothing, and how long it took.
@@ -82,10 +92,10 @@ impl Connection {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn ping(&self) -> Result<Duration> {
-        const STEP: &str = "core.ping";
-        let _permit = self.permit(STEP).await?;
+        let turn = self.turn(&PING).await?;
         let before = self.clock().now();
-        self.commands().ping::<Value>(None).await.map_err(|error| classify::read(STEP, &error))?;
+        let answer = turn.client().ping::<Value>(None).await;
+        turn.end(answer, |answer| answer.map_err(|error| classify::read(PING.name(), &error)))?;
         Ok(self.clock().now().saturating_since(before))
     }
 }

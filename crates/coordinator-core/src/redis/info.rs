@@ -17,6 +17,12 @@ impl Connection {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn health(&self) -> Health {
+        let mut health = self.examine().await;
+        health.latencies = self.latencies();
+        health
+    }
+
+    async fn examine(&self) -> Health {
         let latency = match self.ping().await {
             Ok(latency) => latency,
             Err(error) => return Health::unavailable(error.chain()),
@@ -39,7 +45,7 @@ impl Connection {
 
     /// The primaries of a cluster, or the one server there is.
     pub(super) fn primaries(&self) -> Vec<Option<Server>> {
-        match self.commands().cached_cluster_state() {
+        match self.inner.link().client().cached_cluster_state() {
             Some(state) => state.unique_primary_nodes().into_iter().map(Some).collect(),
             None => vec![None],
         }
@@ -47,14 +53,15 @@ impl Connection {
 
     async fn ask(&self, server: Option<&Server>, command: &'static str) -> FredResult<Value> {
         let custom = CustomCommand::new_static(command, ClusterHash::Random, false);
+        let link = self.inner.link();
         match server {
             Some(server) => {
-                self.commands()
+                link.client()
                     .with_cluster_node(server.clone())
                     .custom::<Value, Value>(custom, Vec::new())
                     .await
             }
-            None => self.commands().custom::<Value, Value>(custom, Vec::new()).await,
+            None => link.client().custom::<Value, Value>(custom, Vec::new()).await,
         }
     }
 

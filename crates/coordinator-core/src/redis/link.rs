@@ -18,7 +18,9 @@ use std::{
 use tokio::sync::watch;
 
 /// How often a caller looks whether the link is back.
-const LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
+/// The longest delay between two attempts to begin the client's task, without its jitter.
+const LONGEST_DELAY: Duration = Duration::from_millis(450);
 
 /// A connection of one role. Dropping it closes the connection.
 #[derive(Debug)]
@@ -41,11 +43,20 @@ impl Link {
 
     /// Connects once and fails if that fails; afterwards as [`open`](Self::open).
     pub(super) async fn connect(config: &Config, role: Role) -> Result<Self> {
+        // Several hosts may be asked in turn; the sum stays bounded.
+        let limit = config.connect_timeout() + config.connect_timeout() / 2;
+        Self::connect_within(config, role, limit).await
+    }
+
+    /// [`connect`](Self::connect) with a limit of its own.
+    pub(super) async fn connect_within(
+        config: &Config,
+        role: Role,
+        limit: Duration,
+    ) -> Result<Self> {
         let client = setup::client(config, role)?;
         // The client's task outlives its handles: whoever stops waiting must still end it.
         let mut unfinished = Unfinished(Some(client.clone()));
-        // Several hosts may be asked in turn; the sum stays bounded.
-        let limit = config.connect_timeout() + config.connect_timeout() / 2;
         let handle = match tokio::time::timeout(limit, client.init()).await {
             Ok(Ok(handle)) => handle,
             Ok(Err(error)) => return Err(classify::connect(&error)),
@@ -120,10 +131,11 @@ async fn keeper(
 ) {
     let mut delay = Duration::from_millis(50);
     loop {
-        if let Some(handle) = handle.take() {
+        if let Some(running) = &mut handle {
             delay = Duration::from_millis(50);
             tokio::select! {
-                ended = handle => {
+                ended = running => {
+                    handle = None;
                     alive.store(false, Ordering::Release);
                     if !matches!(ended, Ok(Ok(()))) {
                         tracing::warn!("a connection's task ended, beginning it anew");
@@ -147,10 +159,14 @@ async fn keeper(
             }
             Err(error) => {
                 tracing::debug!(error = %classify::connect(&error).chain(), "connecting failed");
-                delay = (delay * 2).min(Duration::from_secs(2));
+                delay = (delay * 2).min(LONGEST_DELAY);
             }
         }
     }
     alive.store(false, Ordering::Release);
     quit(client).await;
+    if let Some(handle) = handle {
+        // A task in the middle of an attempt to connect hears of no end, and would go on for ever.
+        handle.abort();
+    }
 }

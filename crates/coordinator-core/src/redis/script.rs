@@ -1,13 +1,16 @@
 //! Scripts: one atomic step each, known by its hash.
 
 use super::{Connection, Reply, classify};
-use crate::{Error, Result};
+use crate::{Error, Result, telemetry::Step};
 use bytes::Bytes;
 use fred::{
     interfaces::LuaInterface,
     types::{Key, Value},
 };
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 use tracing::Instrument as _;
 
 /// A Lua script: one atomic step of a part.
@@ -23,7 +26,7 @@ use tracing::Instrument as _;
 /// ```
 #[derive(Debug)]
 pub struct Script {
-    name: &'static str,
+    step: Step,
     source: &'static str,
     hash: OnceLock<String>,
 }
@@ -31,12 +34,12 @@ pub struct Script {
 impl Script {
     /// A script named after its part and step, such as `locks.acquire`.
     pub const fn new(name: &'static str, source: &'static str) -> Self {
-        Self { name, source, hash: OnceLock::new() }
+        Self { step: Step::new(name), source, hash: OnceLock::new() }
     }
 
     /// Its name, which is also the step of its errors.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.step.name()
     }
 
     /// Its Lua text.
@@ -94,8 +97,29 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future leaves it open whether the script runs.
     pub async fn run(&self, script: &Script, keys: Vec<String>, args: Vec<Arg>) -> Result<Reply> {
-        let span = tracing::debug_span!("script", step = script.name);
-        self.run_in_span(script, keys, args).instrument(span).await
+        let span = tracing::debug_span!("script", step = script.name());
+        self.run_in_span(script, keys, args, None).instrument(span).await
+    }
+
+    /// As [`run`](Self::run), and sets `sent` at the moment from which on it was perhaps sent:
+    /// while it is unset, whatever the outcome, nothing was.
+    ///
+    /// For callers that drop the future, or clean up after errors.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether the script runs if `sent` is set.
+    pub async fn run_telling(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Arg>,
+        sent: &AtomicBool,
+    ) -> Result<Reply> {
+        let span = tracing::debug_span!("script", step = script.name());
+        self.run_in_span(script, keys, args, Some(sent)).instrument(span).await
     }
 
     async fn run_in_span(
@@ -103,9 +127,13 @@ impl Connection {
         script: &Script,
         keys: Vec<String>,
         args: Vec<Arg>,
+        sent: Option<&AtomicBool>,
     ) -> Result<Reply> {
-        let _permit = self.permit(script.name).await?;
-        let client = self.commands();
+        let turn = self.turn(&script.step).await?;
+        if let Some(sent) = sent {
+            sent.store(true, Ordering::Release);
+        }
+        let client = turn.client();
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
         let args: Vec<Value> = args.into_iter().map(|arg| arg.0).collect();
         // Clones of bytes are cheap; they are needed again only where the script is unknown.
@@ -118,15 +146,15 @@ impl Connection {
             tracing::debug!("the server does not know the script, sending its text");
             answer = client.eval(script.source, keys, args).await;
         }
-        let value = answer.map_err(|error| {
-            self.after_failure(&error);
-            classify::command(script.name, &error)
-        })?;
-        let reply = Reply::from_value(script.name, value)?;
-        if reply.leads_with_int() {
-            Ok(reply)
-        } else {
-            Err(Error::corrupt(script.name, "the answer does not lead with an integer"))
-        }
+        turn.end(answer, |answer| {
+            let step = script.name();
+            let value = answer.map_err(|error| classify::command(step, &error))?;
+            let reply = Reply::from_value(step, value)?;
+            if reply.leads_with_int() {
+                Ok(reply)
+            } else {
+                Err(Error::corrupt(step, "the answer does not lead with an integer"))
+            }
+        })
     }
 }

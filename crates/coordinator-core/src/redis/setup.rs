@@ -18,6 +18,7 @@ use fred::{
         },
     },
 };
+use rand::RngExt as _;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -91,7 +92,9 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
         ..ConnectionConfig::default()
     };
     // No limit on attempts: when a policy ends, the client hangs for ever.
-    let mut policy = ReconnectPolicy::new_exponential(0, 50, 2_000, 2);
+    // At its longest delay the client adds no jitter, so that delay itself is drawn.
+    let longest = rand::rng().random_range(400..500);
+    let mut policy = ReconnectPolicy::new_exponential(0, 50, longest, 2);
     policy.set_jitter(50);
     Ok(Client::new(fred, Some(performance), Some(connection), Some(policy)))
 }

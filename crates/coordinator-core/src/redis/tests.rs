@@ -1,10 +1,12 @@
 //! The fences against the client's faults, each against a real server: none of these tests passes
 //! over the bare client.
 
+mod breaker;
 mod fences;
 mod link;
 mod messages;
 mod security;
+mod telemetry;
 mod topology;
 
 use super::{Arg, Connection, Script};

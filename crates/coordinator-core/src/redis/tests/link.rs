@@ -120,6 +120,10 @@ async fn health_reads_the_figures() {
     assert!(health.used_memory_bytes > Some(0) && health.connected_clients > Some(0));
     assert!(health.clock_offset_ms.is_some_and(|offset| offset.abs() < 1000));
     assert!(health.latency > Duration::ZERO);
+    let latencies = health.latencies;
+    assert!(latencies.count > 0 && latencies == connection.latencies(), "{latencies:?}");
+    assert!(latencies.p50 <= latencies.p95 && latencies.p95 <= latencies.p99, "{latencies:?}");
+    assert!(latencies.p50 > Some(Duration::ZERO), "{latencies:?}");
     server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await.expect("a set");
     let health = connection.health().await;
     assert_eq!(health.status, Status::Degraded);
