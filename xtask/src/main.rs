@@ -5,6 +5,7 @@
     reason = "a command-line tool speaks on stdout and stderr"
 )]
 
+mod book;
 mod check;
 mod demo;
 mod metadata;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Several OS processes sharing a work list over a private redis-server
     Demo,
+    /// The book as web pages, with mdBook, which it installs where it is not there
+    Book,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo => demo::run(),
+        Command::Book => book::run(),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

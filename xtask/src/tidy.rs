@@ -1,9 +1,11 @@
 //! The house rules that no other tool knows: pure functions from text and metadata to findings,
 //! each with tests that plant what it must find.
 
+mod book;
 pub(crate) mod budget;
 pub(crate) mod layering;
 pub(crate) mod licences;
+mod links;
 mod lua;
 pub(crate) mod mask;
 mod rust;
@@ -92,5 +94,7 @@ pub(crate) fn check(sources: &[Source], metadata: &Metadata) -> Vec<Finding> {
         }
     }
     findings.extend(lua::check(sources));
+    findings.extend(links::check(sources));
+    findings.extend(book::check(sources));
     findings
 }
