@@ -7,6 +7,7 @@
 
 mod book;
 mod check;
+mod coverage;
 mod demo;
 mod metadata;
 mod mutate;
@@ -36,6 +37,8 @@ enum Command {
     Test(test::Args),
     /// Several OS processes sharing a work list over a private redis-server
     Demo,
+    /// Which share of the lines the tests run; fails below its floor
+    Coverage,
     /// The book as web pages, with mdBook, which it installs where it is not there
     Book,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo => demo::run(),
+        Command::Coverage => coverage::run(),
         Command::Book => book::run(),
     });
     match done {

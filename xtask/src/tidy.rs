@@ -11,6 +11,8 @@ pub(crate) mod mask;
 mod rust;
 mod words;
 
+pub(crate) use rust::TestLines;
+
 use crate::{metadata::Metadata, process};
 use anyhow::Result;
 use std::process::Command;
@@ -49,7 +51,7 @@ impl Source {
     }
 
     #[cfg(test)]
-    fn planted(path: &str, text: &str) -> Self {
+    pub(crate) fn planted(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), text: text.to_owned() }
     }
 }
