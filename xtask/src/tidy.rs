@@ -74,7 +74,7 @@ pub(crate) fn load() -> Result<Vec<Source>> {
     let paths = process::output(git.arg("--exclude-standard"))?;
     let mut sources = Vec::new();
     for path in paths.split('\0').filter(|path| !path.is_empty()) {
-        let foreign = path == "Cargo.lock" || path.starts_with("LICENSE-");
+        let foreign = path.ends_with("Cargo.lock") || path.starts_with("LICENSE-");
         // A file that is deleted and not yet committed is listed too, and a binary is no text.
         if !foreign && let Ok(text) = fs::read_to_string(path) {
             sources.push(Source { path: path.to_owned(), text });
