@@ -6,11 +6,10 @@ mod lines;
 mod tools;
 
 use crate::metadata::Metadata;
-use crate::process::{Stopwatch, cargo, output, succeeds};
+use crate::process::{Stopwatch, cargo, executables, output, succeeds};
 use crate::{setup, tidy};
 use anyhow::{Context, Result};
 use lines::Lines;
-use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,15 +70,6 @@ fn wrapper(folder: &Path) -> Result<PathBuf> {
     fs::write(&path, WRAPPER).with_context(|| format!("cannot write {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     Ok(path)
-}
-
-/// Every program that cargo's JSON messages say it built: the tests, and what they start.
-fn executables(messages: &str) -> BTreeSet<String> {
-    let built = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message.get("executable")?.as_str().map(ToOwned::to_owned)
-    });
-    built.collect()
 }
 
 /// A command that must end well and whose stdout is asked for.

@@ -5,6 +5,7 @@
     reason = "a command-line tool speaks on stdout and stderr"
 )]
 
+mod bench;
 mod book;
 mod check;
 mod coverage;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Args),
     /// Several OS processes sharing a work list over a private redis-server
     Demo,
+    /// Locks beside a bare client and others: one table, ratios, goals; fails if one is missed
+    Bench(bench::Args),
     /// Which share of the lines the tests run; fails below its floor
     Coverage,
     /// The book as web pages, with mdBook, which it installs where it is not there
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo => demo::run(),
+        Command::Bench(args) => bench::run(&args),
         Command::Coverage => coverage::run(),
         Command::Book => book::run(),
     });

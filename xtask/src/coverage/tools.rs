@@ -4,7 +4,6 @@
 use super::said;
 use crate::{process, setup};
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,7 +70,7 @@ impl Tools {
     }
 
     /// How often each line ran, in the format of lcov.
-    pub(super) fn report(&self, merged: &Path, programs: &BTreeSet<String>) -> Result<String> {
+    pub(super) fn report(&self, merged: &Path, programs: &[String]) -> Result<String> {
         said(&self.cov, |command| {
             command.args(["export", "--format=lcov", "--instr-profile"]).arg(merged);
             for program in programs {
