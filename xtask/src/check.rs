@@ -25,7 +25,10 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     }
     let metadata = Metadata::load()?;
     let mut report = Report::default();
-    report.step("format", || succeeds(&mut cargo(&["fmt", "--all", "--check"])));
+    report.step("format", || {
+        let bench = ["fmt", "--manifest-path", "bench/Cargo.toml", "--check"];
+        Ok(succeeds(&mut cargo(&["fmt", "--all", "--check"]))? & succeeds(&mut cargo(&bench))?)
+    });
     report.step("house rules", || house_rules(&metadata));
     report.step("crate budget", || budget::check(&metadata));
     report.step("clippy", || {

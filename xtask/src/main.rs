@@ -5,7 +5,10 @@
     reason = "a command-line tool speaks on stdout and stderr"
 )]
 
+mod bench;
+mod book;
 mod check;
+mod coverage;
 mod demo;
 mod metadata;
 mod mutate;
@@ -35,6 +38,12 @@ enum Command {
     Test(test::Args),
     /// Several OS processes sharing a work list over a private redis-server
     Demo,
+    /// Locks beside a bare client and others: one table, ratios, goals; fails if one is missed
+    Bench(bench::Args),
+    /// Which share of the lines the tests run; fails below its floor
+    Coverage,
+    /// The book as web pages, with mdBook, which it installs where it is not there
+    Book,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +52,9 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo => demo::run(),
+        Command::Bench(args) => bench::run(&args),
+        Command::Coverage => coverage::run(),
+        Command::Book => book::run(),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

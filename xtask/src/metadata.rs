@@ -3,6 +3,7 @@
 use crate::process;
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// Every package of the resolved graph, and which of them are ours.
 #[derive(Debug, Deserialize)]
@@ -11,6 +12,9 @@ pub(crate) struct Metadata {
     workspace_members: Vec<String>,
     #[serde(default)]
     workspace_root: String,
+    /// Where cargo builds to.
+    #[serde(default)]
+    pub(crate) target_directory: PathBuf,
 }
 
 /// One package: ours or another's.
@@ -68,7 +72,8 @@ impl Metadata {
     pub(crate) fn planted(members: Vec<Package>, others: Vec<Package>) -> Self {
         let workspace_members = members.iter().map(|package| package.id.clone()).collect();
         let packages = members.into_iter().chain(others).collect();
-        Self { packages, workspace_members, workspace_root: String::new() }
+        let workspace_root = String::new();
+        Self { packages, workspace_members, workspace_root, target_directory: PathBuf::new() }
     }
 }
 

@@ -48,6 +48,15 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).context("its output is not UTF-8")
 }
 
+/// The programs that cargo's JSON messages say it built.
+pub(crate) fn executables(messages: &str) -> Vec<String> {
+    let built = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message.get("executable")?.as_str().map(ToOwned::to_owned)
+    });
+    built.collect()
+}
+
 /// Time since it was started: the one place in this tool that reads a clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
@@ -60,5 +69,18 @@ impl Stopwatch {
 
     pub(crate) fn elapsed(self) -> Duration {
         self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_read_from_cargos_messages() {
+        let lines =
+            "{\"executable\":null}\n{\"executable\":\"/t/coordinator\"}\n{\"success\":true}";
+        assert_eq!(executables(lines), ["/t/coordinator"]);
+        assert!(executables("{\"executable\":null}").is_empty());
     }
 }

@@ -41,7 +41,8 @@ fn missing() -> Vec<&'static Tool> {
     TOOLS.iter().filter(|tool| find(tool.program).is_none()).collect()
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// Where the PATH has a program.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| is_executable(file))
 }
@@ -71,16 +72,19 @@ fn install(missing: &[&Tool]) -> Result<()> {
     if process::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("{advice} (not root)");
     }
-    println!("installing {}", packages.join(", "));
-    let policy = Policy::forbid_services()?;
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
-    arguments.extend(packages);
-    let done = apt(&["update"])? && apt(&arguments)?;
-    drop(policy);
-    if !done || !self::missing().is_empty() {
+    if !install_packages(&packages)? || !self::missing().is_empty() {
         bail!("apt-get did not bring everything; {advice}");
     }
     Ok(())
+}
+
+/// Installs packages of Debian without starting a service, and says whether apt did.
+pub(crate) fn install_packages(packages: &[&str]) -> Result<bool> {
+    println!("installing {}", packages.join(", "));
+    let _policy = Policy::forbid_services()?;
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    Ok(apt(&["update"])? && apt(&arguments)?)
 }
 
 fn apt(arguments: &[&str]) -> Result<bool> {

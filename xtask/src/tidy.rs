@@ -1,13 +1,17 @@
 //! The house rules that no other tool knows: pure functions from text and metadata to findings,
 //! each with tests that plant what it must find.
 
+mod book;
 pub(crate) mod budget;
 pub(crate) mod layering;
 pub(crate) mod licences;
+mod links;
 mod lua;
 pub(crate) mod mask;
 mod rust;
 mod words;
+
+pub(crate) use rust::TestLines;
 
 use crate::{metadata::Metadata, process};
 use anyhow::Result;
@@ -47,7 +51,7 @@ impl Source {
     }
 
     #[cfg(test)]
-    fn planted(path: &str, text: &str) -> Self {
+    pub(crate) fn planted(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), text: text.to_owned() }
     }
 }
@@ -70,7 +74,7 @@ pub(crate) fn load() -> Result<Vec<Source>> {
     let paths = process::output(git.arg("--exclude-standard"))?;
     let mut sources = Vec::new();
     for path in paths.split('\0').filter(|path| !path.is_empty()) {
-        let foreign = path == "Cargo.lock" || path.starts_with("LICENSE-");
+        let foreign = path.ends_with("Cargo.lock") || path.starts_with("LICENSE-");
         // A file that is deleted and not yet committed is listed too, and a binary is no text.
         if !foreign && let Ok(text) = fs::read_to_string(path) {
             sources.push(Source { path: path.to_owned(), text });
@@ -92,5 +96,7 @@ pub(crate) fn check(sources: &[Source], metadata: &Metadata) -> Vec<Finding> {
         }
     }
     findings.extend(lua::check(sources));
+    findings.extend(links::check(sources));
+    findings.extend(book::check(sources));
     findings
 }

@@ -31,3 +31,20 @@ mod coordinator;
 pub use coordinator::Coordinator;
 pub use coordinator_core::{Config, Error, ErrorKind, Result, clock, config, health, key};
 pub use coordinator_locks as locks;
+
+/// The book's pages with Rust in them, so that their examples compile and run.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/introduction.md")]
+    struct Introduction;
+    #[doc = include_str!("../../../docs/guide/locks.md")]
+    struct Locks;
+    #[doc = include_str!("../../../docs/guide/configuration.md")]
+    struct Configuration;
+    #[doc = include_str!("../../../docs/guide/topology.md")]
+    struct Topology;
+    #[doc = include_str!("../../../docs/guide/troubleshooting.md")]
+    struct Troubleshooting;
+}

@@ -1,0 +1,127 @@
+//! `cargo xtask bench`: builds the benchmark, a workspace of its own, and runs it. What is
+//! measured and how is its own business; here its figures find their way into the book.
+
+use crate::metadata::Metadata;
+use crate::{process, setup};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What `cargo xtask bench` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Part,
+}
+
+/// What can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Locks beside a bare client, a BLPOP baton, rslock and SET NX; goals that are missed fail
+    Locks(Options),
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// How long each contender runs in each round
+    #[arg(long, default_value_t = 2)]
+    seconds: u64,
+    /// How many rounds each contender runs
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Measures only scenarios whose title holds this
+    #[arg(long)]
+    only: Option<String>,
+    /// Writes every figure of every round as one JSON document
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Puts the table between the marks of this page; do that on an idle machine
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+const BEGIN: &str = "<!-- bench locks: begin -->";
+const END: &str = "<!-- bench locks: end -->";
+
+/// Builds, runs, and writes what was asked for. Missed goals are a failure.
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    let Part::Locks(options) = &args.part;
+    setup::run()?;
+    let page = match &options.markdown {
+        Some(path) => Some(Page::read(path)?),
+        None => None,
+    };
+    let mut bench = Command::new(build()?);
+    bench.args(["--seconds", &options.seconds.to_string()]);
+    bench.args(["--rounds", &options.rounds.to_string()]);
+    if let Some(part) = &options.only {
+        bench.args(["--only", part]);
+    }
+    if let Some(path) = &options.json {
+        bench.arg("--json").arg(path);
+    }
+    let output = bench.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.context("cannot start the benchmark")?;
+    let table = String::from_utf8(output.stdout).context("its output is not UTF-8")?;
+    println!("{table}");
+    if let Some(page) = page
+        && !table.is_empty()
+    {
+        page.write(&table)?;
+    }
+    Ok(output.status.success())
+}
+
+/// Builds beside our own artefacts, with the lock file that is committed.
+fn build() -> Result<String> {
+    let target = Metadata::load()?.target_directory;
+    let mut build = process::cargo(&["build", "--release", "--locked"]);
+    build.args(["--manifest-path", "bench/Cargo.toml"]).env("CARGO_TARGET_DIR", target);
+    build.arg("--message-format=json-render-diagnostics");
+    let built = process::executables(&process::output(&mut build)?).pop();
+    built.context("cargo built no program in bench/")
+}
+
+/// A page with a place for the table.
+#[derive(Debug)]
+struct Page<'a> {
+    path: &'a Path,
+    text: String,
+}
+
+impl<'a> Page<'a> {
+    /// Looks for the place before minutes are spent on measuring.
+    fn read(path: &'a Path) -> Result<Self> {
+        let text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        filled(&text, "").with_context(|| format!("{} has no {BEGIN} … {END}", path.display()))?;
+        Ok(Self { path, text })
+    }
+
+    fn write(&self, table: &str) -> Result<()> {
+        let text = filled(&self.text, table).context("the marks were there before")?;
+        fs::write(self.path, text).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// The page with this between its marks.
+fn filled(page: &str, table: &str) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", table.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_between_the_marks_changes() {
+        let page = format!("# A\n{BEGIN}\nold\n{END}\n# B\n");
+        let new = filled(&page, "| new |\n").unwrap();
+        assert_eq!(new, format!("# A\n{BEGIN}\n| new |\n{END}\n# B\n"));
+        assert_eq!(filled(&new, "| new |"), Some(new.clone()));
+        assert_eq!(filled(&format!("{END}{BEGIN}"), "x"), None);
+    }
+}
