@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::{RedisServer, Resp};
+use crate::{Builder, RedisServer, Resp};
 
 /// How long a cluster may take to agree. Redis itself waits 2 s before it says `ok`.
 const AGREE: Duration = Duration::from_secs(30);
@@ -35,17 +36,31 @@ impl Cluster {
     /// # Cancel safety
     /// Cancel safe: all nodes are killed.
     pub async fn start(masters: usize, replicas_per_master: usize) -> Result<Self> {
+        Self::start_with(masters, replicas_per_master, &RedisServer::builder()).await
+    }
+
+    /// The same with nodes that are configured beforehand; what is set there wins.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: all nodes are killed.
+    pub async fn start_with(
+        masters: usize,
+        replicas_per_master: usize,
+        node: &Builder,
+    ) -> Result<Self> {
         ensure!(masters > 0, "a cluster needs a master");
-        let mut nodes = Vec::new();
-        for _ in 0..masters * (1 + replicas_per_master) {
-            let node = RedisServer::builder()
-                .config("cluster-enabled", "yes")
-                .config("cluster-config-file", "nodes.conf")
-                .config("cluster-node-timeout", "1000")
-                .config("cluster-replica-validity-factor", "0")
-                .config("repl-ping-replica-period", "1");
-            nodes.push(node.start().await?);
-        }
+        let node = node
+            .clone()
+            .config_first("cluster-enabled", "yes")
+            .config_first("cluster-config-file", "nodes.conf")
+            .config_first("cluster-node-timeout", "1000")
+            .config_first("cluster-replica-validity-factor", "0")
+            .config_first("repl-ping-replica-period", "1");
+        let count = masters * (1 + replicas_per_master);
+        let nodes = try_join_all((0..count).map(|_| node.clone().start())).await?;
         let cluster = Self { nodes, masters };
         match timeout(AGREE, cluster.form()).await {
             Ok(formed) => formed?,

@@ -291,6 +291,27 @@ impl RedisServer {
         calls.map_or(0, |calls| calls.parse().expect("calls are a number"))
     }
 
+    /// The channels that somebody listens to here, sharded ones and others.
+    ///
+    /// # Errors
+    /// If the server is dead or does not answer within 10 s.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn channels(&self) -> Result<Vec<String>> {
+        let mut kinds = vec!["CHANNELS"];
+        if self.version >= (7, 0, 0) {
+            kinds.push("SHARDCHANNELS");
+        }
+        let mut all = Vec::new();
+        for kind in kinds {
+            let answer = self.command(&["PUBSUB", kind]).await?.ok()?;
+            let names = answer.as_array().context("channels are an array")?;
+            all.extend(names.iter().filter_map(|name| name.as_str().map(str::to_owned)));
+        }
+        Ok(all)
+    }
+
     /// Moves the wall clock forward, on top of what was set before. Nothing sleeps.
     ///
     /// # Errors
