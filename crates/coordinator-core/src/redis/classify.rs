@@ -37,10 +37,15 @@ const NEVER_SENT: &[&str] = &[
 ];
 
 /// The server's own words: 6.2 wraps what a script met as
-/// `ERR Error running script (call to f_…): @user_script:4: -OOM command not allowed …`.
+/// `ERR Error running script (call to f_…): @user_script:4: -OOM command not allowed …`, some of
+/// it without the dash. What has no code of its own stays wrapped.
 fn words(details: &str) -> &str {
     if details.starts_with("ERR Error running script")
-        && let Some((_, inner)) = details.rsplit_once(": -")
+        && let Some((_, inner)) = details.split_once("@user_script:")
+        && let Some((_, inner)) = inner.split_once(": ")
+        && let inner = inner.strip_prefix('-').unwrap_or(inner)
+        && let Some((code, _)) = inner.split_once(' ')
+        && code.bytes().all(|byte| byte.is_ascii_uppercase())
     {
         return inner;
     }
@@ -158,6 +163,16 @@ mod tests {
             ),
             ("ERR max number of clients reached", Unavailable),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Corrupt),
+            (
+                "ERR Error running script (call to f_5a): @user_script:22: WRONGTYPE Operation \
+                 against a key holding the wrong kind of value",
+                Corrupt,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:3: user_script:3: attempt \
+                 to index a nil value",
+                Rejected,
+            ),
             ("CROSSSLOT Keys in request don't hash to the same slot", Misuse),
         ] {
             assert_eq!(of(FredKind::Unknown, details), expected, "{details}");
