@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    config::{Config, Credentials, Endpoint, Host, Tls},
+    config::{Config, Credentials, Endpoint, Host, Protocol, Tls},
 };
 use fred::{
     clients::Client,
@@ -47,7 +47,10 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
         password,
         credential_provider: provider,
         server: server(config)?,
-        version: RespVersion::RESP3,
+        version: match config.protocol() {
+            Protocol::Resp2 => RespVersion::RESP2,
+            Protocol::Resp3 => RespVersion::RESP3,
+        },
         database: config.database(),
         tls: config.tls().map(tls).transpose()?,
         ..FredConfig::default()

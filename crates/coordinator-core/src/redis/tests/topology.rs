@@ -1,7 +1,10 @@
 //! Fence 9 and the topologies: Sentinel, Cluster, socket.
 
 use super::{INCREMENT, config, connect, echo};
-use crate::{ErrorKind, redis::Connection};
+use crate::{
+    ErrorKind,
+    redis::{Connection, Message},
+};
 use coordinator_harness::{Cluster, RedisServer, Sentinel, eventually};
 use std::time::Duration;
 
@@ -67,6 +70,38 @@ async fn a_cluster_serves_every_shard_and_channel() {
         let (major, minor, patch) = cluster.nodes()[0].version();
         format!("{major}.{minor}.{patch}")
     });
+}
+
+#[tokio::test]
+async fn classic_channels_of_a_cluster_are_heard_at_the_node_of_their_slot() {
+    let node = RedisServer::builder().without_sharded_channels();
+    let cluster = Cluster::start_with(3, 0, &node).await.expect("a cluster");
+    for protocol in ["", "?protocol=resp2"] {
+        let connection = connect(&(cluster.url() + protocol)).await;
+        let mut listening = Vec::new();
+        for n in 0..12 {
+            let channel = connection.keyspace().shard("t", n).key("wake", "x");
+            let subscription = connection.subscribe(&channel).await.expect("a subscription");
+            let owner = cluster.owner_of(&channel).await.expect("an owner");
+            let woken = owner.command(&["PUBLISH", &channel, "1"]).await.expect("an answer");
+            assert_eq!(woken.as_int(), Some(1), "its own node counts it");
+            listening.push(subscription);
+        }
+        for subscription in &mut listening {
+            let heard = tokio::time::timeout(Duration::from_secs(5), subscription.next()).await;
+            assert_eq!(heard.expect("in time"), Message::Payload("1".into()));
+        }
+        drop(listening);
+        eventually(Duration::from_secs(10), "all channels are given up", async || {
+            for node in cluster.nodes() {
+                if !node.channels().await.expect("an answer").is_empty() {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
