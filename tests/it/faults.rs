@@ -4,7 +4,7 @@ mod outage;
 mod replies;
 mod waking;
 
-use crate::stage::config;
+use crate::{stage::config, topology::server};
 use coordinator_core::redis::Connection;
 use coordinator_harness::{Proxy, RedisServer, eventually};
 use coordinator_locks::{Guard, Locks};
@@ -32,7 +32,7 @@ struct Scene {
 }
 
 async fn scene() -> Scene {
-    scene_over(RedisServer::start().await.expect("a server")).await
+    scene_over(server().await).await
 }
 
 async fn scene_over(server: RedisServer) -> Scene {

@@ -4,3 +4,4 @@ mod agreement;
 mod faults;
 mod locks;
 mod stage;
+mod topology;
