@@ -142,7 +142,20 @@ impl Servers {
                 (config(&all.url()), Running::Clustered(all))
             }
         };
-        Self { config, running }
+        let all = Self { config, running };
+        // A slow machine must not decide what a case sees.
+        let stopped = try_join_all(all.servers().iter().map(RedisServer::stop_clock)).await;
+        stopped.expect("the servers' clocks stop");
+        all
+    }
+
+    /// Every server that keeps locks.
+    fn servers(&self) -> &[RedisServer] {
+        match &self.running {
+            Running::One(server) | Running::Secured(server, _) => std::slice::from_ref(server),
+            Running::Watched(all) => all.servers(),
+            Running::Clustered(all) => all.nodes(),
+        }
     }
 
     /// How to reach them.
@@ -152,12 +165,8 @@ impl Servers {
 
     /// Moves the clock of every server that keeps locks.
     pub(crate) async fn advance(&self, by: Duration) {
-        let servers = match &self.running {
-            Running::One(server) | Running::Secured(server, _) => std::slice::from_ref(server),
-            Running::Watched(all) => all.servers(),
-            Running::Clustered(all) => all.nodes(),
-        };
-        let moved = try_join_all(servers.iter().map(|server| server.advance_clock(by))).await;
+        let servers = self.servers().iter();
+        let moved = try_join_all(servers.map(|server| server.advance_clock(by))).await;
         moved.expect("the servers' clocks move");
     }
 }

@@ -337,6 +337,19 @@ impl RedisServer {
         self.set_offset_us(ms.checked_mul(1000).context("that is too far")?).await
     }
 
+    /// Stops the wall clock where it is, for good: from then on only the tests move it, and what
+    /// they see does not depend on how busy the machine is.
+    ///
+    /// # Errors
+    /// Without [`Builder::with_clock_shim`].
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the clock may have stopped.
+    pub async fn stop_clock(&self) -> Result<()> {
+        let clock = self.clock()?;
+        clock.stop_at_us(self.time_us().await? - clock.offset_us()?)
+    }
+
     async fn set_offset_us(&self, offset: i64) -> Result<()> {
         let clock = self.clock()?;
         let running = self.pid().is_some_and(|pid| process::state(pid) != Some('T'));
