@@ -140,6 +140,27 @@ async fn tls_accepts_the_right_certificates_and_refuses_the_wrong() {
     try_tls(&server, stranger).await.expect_err("a stranger's certificate");
     let plain = format!("redis://localhost:{}", server.port());
     Connection::connect(config(&plain)).await.expect_err("plain text is no way in");
+
+    for bad in [&files.expired, &files.wrong_name] {
+        let path = |path: &std::path::Path| path.display().to_string();
+        let server = RedisServer::builder()
+            .with_tls(&files)
+            .config("tls-cert-file", &path(&bad.cert))
+            .config("tls-key-file", &path(&bad.key))
+            .start()
+            .await
+            .expect("a server");
+        let error = try_tls(&server, ours.clone()).await.expect_err("a bad certificate");
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
+    }
+    // The name that the certificate bears may be expected on purpose.
+    let named = Tls { sni: Some("elsewhere.invalid".to_owned()), ..ours };
+    let server = RedisServer::builder()
+        .with_tls(&files)
+        .config("tls-cert-file", &files.wrong_name.cert.display().to_string())
+        .config("tls-key-file", &files.wrong_name.key.display().to_string());
+    let server = server.start().await.expect("a server");
+    try_tls(&server, named).await.expect("the name it was told to expect");
 }
 
 /// Collects what is logged.
