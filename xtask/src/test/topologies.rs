@@ -185,7 +185,8 @@ impl fmt::Display for Table {
                 // A run can fail outside any test.
                 let verdict = if *held { "" } else { "FAILED " };
                 let row = format!(
-                    "{server:<13} {what:<44} {passed:>6} {failed:>6} {seconds:>7.1}  {verdict}{note}"
+                    "{server:<13} {what:<44} {passed:>6} {failed:>6} {seconds:>7.1}  \
+                     {verdict}{note}"
                 );
                 writeln!(f, "{}", row.trim_end())?;
             }

@@ -180,7 +180,7 @@ async fn the_clock_moves_forth_and_back() {
 #[tokio::test]
 async fn a_stopped_clock_is_moved_by_the_test_alone() {
     let server = RedisServer::builder().with_clock_shim().start().await.unwrap();
-    server.advance_clock(Duration::from_secs(60)).await.unwrap();
+    server.advance_clock(Duration::from_mins(1)).await.unwrap();
     server.stop_clock().await.unwrap();
     server.command(&["SET", "a", "b", "PX", "10000"]).await.unwrap();
     let time = async || format!("{:?}", server.command(&["TIME"]).await.unwrap());
