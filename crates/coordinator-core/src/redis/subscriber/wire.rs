@@ -200,28 +200,37 @@ impl Wire {
         let _ = tokio::time::timeout(self.patience, anew).await;
     }
 
+    /// Gives channels up. The client expects no answer to that, and a refusal (Valkey 8 refuses
+    /// whoever listens to nothing, as on a link just made anew) would go to the next command.
     pub(super) async fn unsubscribe(&mut self, channels: Vec<String>) {
-        let client = self.link.client().clone();
         for batch in channels.chunks(BATCH) {
-            // A failure means the link is lost, and with it the subscription.
-            if self.sharded == Some(true) {
-                let asked = batch.iter().map(|channel| client.sunsubscribe(channel.as_str()));
-                let _ = join_all(asked).await;
-                continue;
-            }
-            let mut rest = Vec::new();
-            for channel in batch {
-                match self.homes.remove(channel) {
-                    Some(home) => {
-                        let home = client.with_cluster_node(home);
-                        let _ = home.unsubscribe(channel.as_str()).await;
-                    }
-                    None => rest.push(channel.clone()),
+            self.ask_to_leave(batch).await;
+        }
+        if self.echo().await.is_err() {
+            self.renew().await;
+        }
+    }
+
+    /// A failure means the link is lost, and with it the subscription.
+    async fn ask_to_leave(&mut self, batch: &[String]) {
+        let client = self.link.client().clone();
+        if self.sharded == Some(true) {
+            let asked = batch.iter().map(|channel| client.sunsubscribe(channel.as_str()));
+            let _ = join_all(asked).await;
+            return;
+        }
+        let mut rest = Vec::new();
+        for channel in batch {
+            match self.homes.remove(channel) {
+                Some(home) => {
+                    let home = client.with_cluster_node(home);
+                    let _ = home.unsubscribe(channel.as_str()).await;
                 }
+                None => rest.push(channel.clone()),
             }
-            if !rest.is_empty() {
-                let _ = client.unsubscribe(rest).await;
-            }
+        }
+        if !rest.is_empty() {
+            let _ = client.unsubscribe(rest).await;
         }
     }
 }

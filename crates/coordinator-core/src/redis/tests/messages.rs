@@ -86,6 +86,30 @@ async fn a_refused_classic_subscription_is_an_error_of_its_own() {
     a_refused_channel_harms_no_other(classic().await).await;
 }
 
+async fn a_refusal_to_leave_harms_no_other(server: RedisServer) {
+    let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "resetchannels", "&app:*", "+@all"];
+    let silent = ["-sunsubscribe", "-unsubscribe"].map(str::to_owned);
+    let known = |rule: &String| server.version() >= (7, 0, 0) || rule != "-sunsubscribe";
+    let rules = rules.map(str::to_owned).into_iter().chain(silent.into_iter().filter(known));
+    let rules: Vec<_> = rules.collect();
+    server.command(&rules).await.expect("an answer").ok().expect("a user");
+    let connection = connect(&server.url().replace("redis://", "redis://app:pw@")).await;
+    for n in 0..10 {
+        let leaving = connection.subscribe(&format!("app:{n}")).await.expect("allowed");
+        drop(leaving);
+        // Given up while the next ones are asked for: each hears its own answer.
+        let error = connection.subscribe("other").await.expect_err("forbidden");
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
+        connection.subscribe("app:x").await.expect("allowed");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_unsubscription_shifts_no_answer() {
+    a_refusal_to_leave_harms_no_other(RedisServer::start().await.expect("a server")).await;
+    a_refusal_to_leave_harms_no_other(classic().await).await;
+}
+
 #[tokio::test]
 async fn a_cut_link_is_resubscribed_and_the_loss_is_told() {
     let (new, old) = (RedisServer::start().await.expect("a server"), classic().await);
