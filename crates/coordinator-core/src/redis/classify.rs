@@ -28,13 +28,18 @@ const SAYINGS: &[(&str, ErrorKind)] = &[
     ("ERR ", ErrorKind::Rejected),
 ];
 
-/// What the client itself says before anything was sent.
+/// What the client itself says of a command that no server executed.
 const NEVER_SENT: &[&str] = &[
     "Client is not initialized",
     "Failed to send command to router",
     "Failed to route command",
     "Missing server for hash slot",
+    REDIRECTED,
 ];
+
+/// What the client says of a command that a node redirected, once it has learned where to: no node
+/// executed it.
+const REDIRECTED: &str = "Too many redirections";
 
 /// The server's own words: 6.2 wraps what a script met as
 /// `ERR Error running script (call to f_…): @user_script:4: -OOM command not allowed …`, some of
@@ -71,6 +76,12 @@ pub(super) fn is_silence(error: &FredError) -> bool {
 
 pub(super) fn is_noscript(error: &FredError) -> bool {
     error.details().starts_with("NOSCRIPT")
+}
+
+/// Whether another node of the cluster is to be asked. After a MOVED the client knows which; an ASK
+/// holds until the slot has moved.
+pub(super) fn is_redirected(error: &FredError) -> bool {
+    error.details().starts_with(REDIRECTED)
 }
 
 /// Whether this node was demoted, which the client sees only outside scripts.

@@ -68,7 +68,7 @@ impl Wire {
         let mut outcomes = Vec::with_capacity(channels.len());
         let mut rest = channels.as_slice();
         while self.sharded.is_none() && !rest.is_empty() {
-            let outcome = self.link.client().ssubscribe(rest[0].as_str()).await;
+            let outcome = ask_sharded(self.link.client(), &rest[0]).await;
             match outcome {
                 Err(error) if is_unknown_command(&error) => self.sharded = Some(false),
                 outcome => {
@@ -85,7 +85,7 @@ impl Wire {
                 // Here the confirmation is the answer itself; one channel a command, since a
                 // command's channels must share a slot.
                 let client = self.link.client();
-                let asked = batch.iter().map(|channel| client.ssubscribe(channel.as_str()));
+                let asked = batch.iter().map(|channel| ask_sharded(client, channel));
                 let answers = join_all(asked).await.into_iter().map(settle);
                 outcomes.extend(batch.iter().cloned().zip(answers));
             } else {
@@ -232,6 +232,15 @@ impl Wire {
         if !rest.is_empty() {
             let _ = client.unsubscribe(rest).await;
         }
+    }
+}
+
+/// Asks once more where the slot has moved meanwhile: the client has learned where to, and says
+/// that its one attempt is spent.
+async fn ask_sharded(client: &Client, channel: &str) -> FredResult<()> {
+    match client.ssubscribe(channel).await {
+        Err(error) if error.details().starts_with("Too many") => client.ssubscribe(channel).await,
+        outcome => outcome,
     }
 }
 

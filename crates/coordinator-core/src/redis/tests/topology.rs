@@ -1,6 +1,6 @@
 //! Fence 9 and the topologies: Sentinel, Cluster, socket.
 
-use super::{INCREMENT, config, connect, echo};
+use super::{ECHO, INCREMENT, config, connect, echo};
 use crate::{
     ErrorKind,
     redis::{Connection, Message},
@@ -99,6 +99,68 @@ async fn classic_channels_of_a_cluster_are_heard_at_the_node_of_their_slot() {
                 }
             }
             true
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_harms_no_other_and_is_followed_at_once() {
+    let cluster = Cluster::start(2, 0).await.expect("a cluster");
+    let connection = connect(&cluster.url()).await;
+    let key = connection.keyspace().shard("t", 0).key("n", "");
+    let increment = async || connection.run(&INCREMENT, vec![key.clone()], vec![]).await;
+    let from = cluster.owner_of(&key).await.expect("an owner");
+    let to = cluster.nodes().iter().find(|node| node.port() != from.port()).expect("another");
+    increment().await.expect("before the move");
+    let moving = cluster.begin_move(&key, to).await.expect("a move");
+    moving.carry(std::slice::from_ref(&key)).await.expect("the key is carried");
+    let links = from.calls_of("hello").await + to.calls_of("hello").await;
+    for round in 0..20 {
+        let (refused, _) = futures::join!(
+            increment(),
+            futures::future::join_all((0..64).map(async |shard| {
+                let shard = connection.keyspace().shard("u", shard).key("x", "");
+                let text = format!("{round} {shard}");
+                let args = vec![text.as_str().into()];
+                let reply = connection.run(&ECHO, vec![shard], args).await.expect("unharmed");
+                let mut fields = reply.fields("test.echo");
+                fields.int().expect("the leading integer");
+                assert_eq!(fields.text().expect("the text"), text);
+            })),
+        );
+        let error = refused.expect_err("the key is neither here nor there");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.chain());
+    }
+    assert_eq!(from.calls_of("hello").await + to.calls_of("hello").await, links, "a link ended");
+    moving.finish().await.expect("its end");
+    increment().await.expect("after the move");
+    assert_eq!(to.command(&["GET", &key]).await.expect("an answer").as_int(), Some(2));
+}
+
+#[tokio::test]
+async fn a_subscription_that_a_moving_slot_took_away_is_asserted_anew() {
+    let cluster = Cluster::start(2, 0).await.expect("a cluster");
+    for protocol in ["", "?protocol=resp2"] {
+        let connection = connect(&(cluster.url() + protocol)).await;
+        let channel = connection.keyspace().shard("t", 0).key("wake", "x");
+        let mut subscription = connection.subscribe(&channel).await.expect("a subscription");
+        let from = cluster.owner_of(&channel).await.expect("an owner");
+        let to = cluster.nodes().iter().find(|node| node.port() != from.port()).expect("another");
+        cluster.begin_move(&channel, to).await.expect("a move").finish().await.expect("its end");
+        // At most five sweeps of a second.
+        let word = if to.version() < (7, 0, 0) { "PUBLISH" } else { "SPUBLISH" };
+        eventually(Duration::from_secs(8), "the message is heard", async || {
+            to.command(&[word, &channel, "1"]).await.expect("an answer").ok().expect("a publish");
+            let soon = Duration::from_millis(50);
+            tokio::time::timeout(soon, subscription.next()).await
+                == Ok(Message::Payload("1".into()))
+        })
+        .await;
+        // Given up at the new node too.
+        drop(subscription);
+        eventually(Duration::from_secs(8), "nobody listens", async || {
+            to.channels().await.expect("an answer").is_empty()
         })
         .await;
     }
