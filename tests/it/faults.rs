@@ -1,5 +1,6 @@
 //! Faults of the server and of the link, with the outcome that locks promise.
 
+mod failover;
 mod outage;
 mod replies;
 mod waking;

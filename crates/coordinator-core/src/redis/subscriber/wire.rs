@@ -53,9 +53,23 @@ impl Wire {
         self.link.is_up()
     }
 
-    /// Whether subscriptions can vanish without notice: sharded ones in a cluster.
+    /// Whether subscriptions can end or be in the wrong place without notice: in a cluster.
     pub(super) fn forgets(&self) -> bool {
-        self.clustered && self.sharded == Some(true)
+        self.clustered && self.sharded.is_some()
+    }
+
+    /// Sees to it that each channel is subscribed at the node that its slot lives on now.
+    pub(super) async fn assert(&mut self, mut channels: Vec<String>) {
+        if self.sharded == Some(false) {
+            // No node redirects a SUBSCRIBE, so the client must be told to look.
+            let client = self.link.client().clone();
+            let _ = tokio::time::timeout(self.patience, client.sync_cluster()).await;
+            let Some(state) = client.cached_cluster_state() else { return };
+            channels.retain(|channel| state.get_server(slot(channel)) != self.homes.get(channel));
+        }
+        if !channels.is_empty() {
+            self.subscribe(channels).await;
+        }
     }
 
     /// Waits a while for the link.
@@ -134,8 +148,7 @@ impl Wire {
         let nodes = state.unique_primary_nodes();
         let mut asked: HashMap<Server, Vec<String>> = HashMap::new();
         for channel in batch {
-            let slot = fred::util::redis_keyslot(channel.as_bytes());
-            let Some(home) = state.get_server(slot).cloned() else {
+            let Some(home) = state.get_server(slot(channel)).cloned() else {
                 return client.subscribe(batch.to_vec()).await;
             };
             if let Some(old) = self.homes.insert(channel.clone(), home.clone())
@@ -242,6 +255,10 @@ async fn ask_sharded(client: &Client, channel: &str) -> FredResult<()> {
         Err(error) if error.details().starts_with("Too many") => client.ssubscribe(channel).await,
         outcome => outcome,
     }
+}
+
+fn slot(channel: &str) -> u16 {
+    fred::util::redis_keyslot(channel.as_bytes())
 }
 
 fn settle(outcome: Result<(), FredError>) -> Result<()> {
