@@ -1,7 +1,9 @@
 //! Faults of the server and of the link, with the outcome that locks promise.
 
+mod clocks;
 mod failover;
 mod outage;
+mod refusals;
 mod replies;
 mod waking;
 

@@ -42,11 +42,11 @@ const NEVER_SENT: &[&str] = &[
 const REDIRECTED: &str = "Too many redirections";
 
 /// The server's own words: 6.2 wraps what a script met as
-/// `ERR Error running script (call to f_…): @user_script:4: -OOM command not allowed …`, some of
-/// it without the dash. What has no code of its own stays wrapped.
+/// `ERR Error running script (call to f_…): @user_script:4: @user_script: 4: -OOM command not
+/// allowed …`, or `…: @user_script:4: WRONGTYPE …`. What has no code of its own stays wrapped.
 fn words(details: &str) -> &str {
     if details.starts_with("ERR Error running script")
-        && let Some((_, inner)) = details.split_once("@user_script:")
+        && let Some((_, inner)) = details.rsplit_once("@user_script:")
         && let Some((_, inner)) = inner.split_once(": ")
         && let inner = inner.strip_prefix('-').unwrap_or(inner)
         && let Some((code, _)) = inner.split_once(' ')
@@ -152,8 +152,8 @@ mod tests {
         for (details, expected) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", Rejected),
             (
-                "ERR Error running script (call to f_5a): @user_script:4: -OOM command not \
-                 allowed when used memory > 'maxmemory'.",
+                "ERR Error running script (call to f_5a): @user_script:4: @user_script: 4: -OOM \
+                 command not allowed when used memory > 'maxmemory'.",
                 Rejected,
             ),
             (
@@ -169,7 +169,7 @@ mod tests {
             ("BUSY Redis is busy running a script.", Unavailable),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable),
             (
-                "ERR Error running script (call to f_5a): @user_script:1: -TRYAGAIN Multiple keys",
+                "ERR Error running script (call to f_5a): @user_script:1: TRYAGAIN Multiple keys",
                 Unavailable,
             ),
             ("ERR max number of clients reached", Unavailable),
@@ -212,7 +212,8 @@ mod tests {
     fn readonly_is_seen_inside_scripts_too() {
         for details in [
             "READONLY You can't write against a read only replica. script: 5a",
-            "ERR Error running script (call to f_5a): @user_script:4: -READONLY You can't write",
+            "ERR Error running script (call to f_5a): @user_script:4: @user_script: 4: -READONLY \
+             You can't write",
         ] {
             assert!(is_readonly(&FredError::new(FredKind::Unknown, details)), "{details}");
         }
