@@ -1,11 +1,14 @@
 //! Faults of the server and of the link, with the outcome that locks promise.
 
 mod breaker;
+mod clocks;
+mod failover;
 mod outage;
+mod refusals;
 mod replies;
 mod waking;
 
-use crate::stage::config;
+use crate::{stage::config, topology::server};
 use coordinator_core::redis::Connection;
 use coordinator_harness::{Proxy, RedisServer, eventually};
 use coordinator_locks::{Guard, Locks};
@@ -33,7 +36,7 @@ struct Scene {
 }
 
 async fn scene() -> Scene {
-    scene_over(RedisServer::start().await.expect("a server")).await
+    scene_over(server().await).await
 }
 
 async fn scene_over(server: RedisServer) -> Scene {

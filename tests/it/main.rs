@@ -6,3 +6,4 @@ mod locks;
 mod owners;
 mod queue;
 mod stage;
+mod topology;

@@ -77,6 +77,18 @@ pub enum Fallback {
     File(PathBuf),
 }
 
+/// Which version of the protocol to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// The older one, for proxies and services that know no other. Following invalidations
+    /// needs [`Resp3`](Self::Resp3).
+    Resp2,
+    /// The one that every supported server speaks.
+    #[default]
+    Resp3,
+}
+
 /// How to reach the state and how long to wait for it.
 ///
 /// ```
@@ -94,6 +106,7 @@ pub struct Config {
     endpoint: Endpoint,
     keyspace: Keyspace,
     database: Option<u8>,
+    protocol: Protocol,
     tls: Option<Tls>,
     credentials: Credentials,
     sentinel_credentials: Credentials,
@@ -130,6 +143,7 @@ impl Config {
             endpoint,
             keyspace: Keyspace::new(Self::PREFIX).expect("the default prefix is plain"),
             database: None,
+            protocol: Protocol::default(),
             tls: None,
             credentials: Credentials::default(),
             sentinel_credentials: Credentials::default(),
@@ -158,7 +172,8 @@ impl Config {
     /// | `embedded:///path/file.redb` | this process, with a file |
     ///
     /// User and password are percent-decoded. Query parameters: `ca`, `cert`, `key`, `sni` (TLS),
-    /// `fallback=memory` or `fallback=file:PATH`, `breaker=off`; an unknown one is an error.
+    /// `protocol=resp2` or `resp3`, `fallback=memory` or `fallback=file:PATH`, `breaker=off`; an
+    /// unknown one is an error.
     ///
     /// # Errors
     /// [`Misuse`](crate::ErrorKind::Misuse), saying what is wrong and never quoting credentials.
@@ -237,6 +252,12 @@ impl Config {
         self
     }
 
+    /// Which version of the protocol to speak. Default [`Protocol::Resp3`].
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
     /// TLS towards the server.
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
@@ -298,6 +319,11 @@ impl Config {
     /// The numbered database, if one was chosen.
     pub fn database(&self) -> Option<u8> {
         self.database
+    }
+
+    /// Which version of the protocol to speak.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// TLS, if it is on.
@@ -390,6 +416,7 @@ impl fmt::Debug for Config {
             .field("endpoint", &self.endpoint)
             .field("prefix", &self.keyspace.prefix())
             .field("database", &self.database)
+            .field("protocol", &self.protocol)
             .field("tls", &self.tls)
             .field("credentials", &self.credentials)
             .field("fallback", &self.fallback)

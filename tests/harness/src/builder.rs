@@ -26,6 +26,7 @@ pub struct Builder {
     pub(crate) tls: bool,
     pub(crate) unix_socket: bool,
     pub(crate) sentinel: bool,
+    classic: bool,
     binary: Option<PathBuf>,
 }
 
@@ -37,6 +38,12 @@ impl Builder {
     #[must_use]
     pub fn config(mut self, key: &str, value: &str) -> Self {
         self.directives.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// As [`config`](Self::config), but before all others, which win over it.
+    pub(crate) fn config_first(mut self, key: &str, value: &str) -> Self {
+        self.directives.insert(0, (key.to_owned(), value.to_owned()));
         self
     }
 
@@ -67,6 +74,13 @@ impl Builder {
             .config("tls-key-file", &path(&files.server.key))
             .config("tls-ca-cert-file", &path(&files.ca))
             .config("tls-auth-clients", "yes")
+    }
+
+    /// Takes sharded channels away, as before Redis 7.0; an older server is left as it is.
+    #[must_use]
+    pub fn without_sharded_channels(mut self) -> Self {
+        self.classic = true;
+        self
     }
 
     /// Starts this binary instead of the environment's `COORDINATOR_REDIS_SERVER` or the first
@@ -144,6 +158,10 @@ impl Builder {
             line("repl-diskless-sync-delay", "0");
             if version >= (7, 0, 0) {
                 line("enable-debug-command", "yes");
+                if self.classic {
+                    line("rename-command", "SSUBSCRIBE \"\"");
+                    line("rename-command", "SPUBLISH \"\"");
+                }
             }
         }
         for (key, value) in &self.directives {

@@ -34,7 +34,7 @@ impl Clock {
             .open(&path)
             .context("make the file of the clock's offset")?;
         let clock = Self { library, path, file };
-        clock.set_offset_us(0)?;
+        file_of_zeros(&clock.file)?;
         Ok(clock)
     }
 
@@ -49,11 +49,20 @@ impl Clock {
         self.file.write_all_at(&offset.to_ne_bytes(), 0).context("write the clock's offset")
     }
 
+    /// Stops the clock at this moment of the true time, before the offset.
+    pub(crate) fn stop_at_us(&self, moment: i64) -> Result<()> {
+        self.file.write_all_at(&moment.to_ne_bytes(), 8).context("write the clock's moment")
+    }
+
     pub(crate) fn offset_us(&self) -> Result<i64> {
         let mut bytes = [0; 8];
         self.file.read_exact_at(&mut bytes, 0).context("read the clock's offset")?;
         Ok(i64::from_ne_bytes(bytes))
     }
+}
+
+fn file_of_zeros(file: &File) -> Result<()> {
+    file.write_all_at(&[0; 16], 0).context("write the clock's file")
 }
 
 /// The shared library, compiled once per process.

@@ -1,7 +1,8 @@
-/* LD_PRELOAD shim: adds an offset to the wall clock of one process; monotonic clocks stay true.
+/* LD_PRELOAD shim: adds an offset to the wall clock of one process, or to a moment at which it was
+ * stopped; monotonic clocks stay true.
  *
- * The offset, a 64-bit number of microseconds, lies in the file that COORDINATOR_CLOCK_SHIM names;
- * it is mapped, so whoever writes the file moves the clock at once. It calls the kernel directly,
+ * The offset and that moment (0: the clock runs), 64-bit numbers of microseconds, lie in the file
+ * that COORDINATOR_CLOCK_SHIM names; it is mapped, so whoever writes the file moves the clock at once. It calls the kernel directly,
  * because looking up the real function allocates, and the allocator asks for the time. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -14,12 +15,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static const int64_t *offset_us;
+static const int64_t *offset_us; /* and behind it the moment */
 
 __attribute__((constructor)) static void map_offset(void) {
     const char *path = getenv("COORDINATOR_CLOCK_SHIM");
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
+    void *page = fd < 0 ? MAP_FAILED : mmap(NULL, 2 * sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED) _exit(98);
     close(fd);
     offset_us = page;
@@ -29,6 +30,8 @@ int clock_gettime(clockid_t clock, struct timespec *t) {
     int rc = (int)syscall(SYS_clock_gettime, clock, t);
     if (rc != 0 || !offset_us || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return rc;
     int64_t us = __atomic_load_n(offset_us, __ATOMIC_RELAXED);
+    int64_t stopped = __atomic_load_n(offset_us + 1, __ATOMIC_RELAXED);
+    if (stopped) { t->tv_sec = stopped / 1000000; t->tv_nsec = stopped % 1000000 * 1000; }
     int64_t ns = t->tv_nsec + us % 1000000 * 1000;
     t->tv_sec += us / 1000000 + (ns < 0 ? -1 : ns >= 1000000000);
     t->tv_nsec = ns < 0 ? ns + 1000000000 : ns >= 1000000000 ? ns - 1000000000 : ns;

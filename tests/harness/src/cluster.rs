@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::{RedisServer, Resp};
+use crate::{Builder, RedisServer, Resp};
 
 /// How long a cluster may take to agree. Redis itself waits 2 s before it says `ok`.
 const AGREE: Duration = Duration::from_secs(30);
@@ -35,17 +36,31 @@ impl Cluster {
     /// # Cancel safety
     /// Cancel safe: all nodes are killed.
     pub async fn start(masters: usize, replicas_per_master: usize) -> Result<Self> {
+        Self::start_with(masters, replicas_per_master, &RedisServer::builder()).await
+    }
+
+    /// The same with nodes that are configured beforehand; what is set there wins.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: all nodes are killed.
+    pub async fn start_with(
+        masters: usize,
+        replicas_per_master: usize,
+        node: &Builder,
+    ) -> Result<Self> {
         ensure!(masters > 0, "a cluster needs a master");
-        let mut nodes = Vec::new();
-        for _ in 0..masters * (1 + replicas_per_master) {
-            let node = RedisServer::builder()
-                .config("cluster-enabled", "yes")
-                .config("cluster-config-file", "nodes.conf")
-                .config("cluster-node-timeout", "1000")
-                .config("cluster-replica-validity-factor", "0")
-                .config("repl-ping-replica-period", "1");
-            nodes.push(node.start().await?);
-        }
+        let node = node
+            .clone()
+            .config_first("cluster-enabled", "yes")
+            .config_first("cluster-config-file", "nodes.conf")
+            .config_first("cluster-node-timeout", "1000")
+            .config_first("cluster-replica-validity-factor", "0")
+            .config_first("repl-ping-replica-period", "1");
+        let count = masters * (1 + replicas_per_master);
+        let nodes = try_join_all((0..count).map(|_| node.clone().start())).await?;
         let cluster = Self { nodes, masters };
         match timeout(AGREE, cluster.form()).await {
             Ok(formed) => formed?,
@@ -79,9 +94,8 @@ impl Cluster {
             .await?;
         }
         for (i, node) in self.nodes[self.masters..].iter().enumerate() {
-            let id = run(&self.nodes[i % self.masters], &["CLUSTER", "MYID"]).await?;
-            let id = id.as_str().context("CLUSTER MYID is text")?;
-            run(node, &["CLUSTER", "REPLICATE", id]).await?;
+            let master = id(&self.nodes[i % self.masters]).await?;
+            run(node, &["CLUSTER", "REPLICATE", &master]).await?;
         }
         for (i, node) in self.nodes.iter().enumerate() {
             until(node, async |node| {
@@ -153,6 +167,84 @@ impl Cluster {
         }
         bail!("no live node knows the owner of {key}")
     }
+}
+
+/// A slot on its way from one node to another; see [`Cluster::begin_move`].
+#[derive(Debug)]
+pub struct Move<'a> {
+    cluster: &'a Cluster,
+    slot: String,
+    from: &'a RedisServer,
+    to: &'a RedisServer,
+}
+
+impl Cluster {
+    /// Begins to move the slot of `key`: a key that is no longer at the old node is asked for at
+    /// the new one (ASK), and a script whose keys are at both is told to try again (TRYAGAIN).
+    ///
+    /// # Errors
+    /// If a node does not answer or refuses.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the move may be half begun.
+    pub async fn begin_move<'a>(&'a self, key: &str, to: &'a RedisServer) -> Result<Move<'a>> {
+        let from = self.owner_of(key).await?;
+        let slot = run(from, &["CLUSTER", "KEYSLOT", key]).await?;
+        let slot = slot.as_int().context("a slot is a number")?.to_string();
+        let (giver, taker) = (id(from).await?, id(to).await?);
+        run(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &giver]).await?;
+        run(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &taker]).await?;
+        Ok(Move { cluster: self, slot, from, to })
+    }
+}
+
+impl Move<'_> {
+    /// Carries keys over.
+    ///
+    /// # Errors
+    /// If a node does not answer or refuses.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the keys may be here or there.
+    pub async fn carry(&self, keys: &[String]) -> Result<()> {
+        let port = self.to.port().to_string();
+        let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        command.extend(keys.iter().map(String::as_str));
+        run(self.from, &command).await?;
+        Ok(())
+    }
+
+    /// Carries what is left over, gives the slot to the new node and waits until all say so.
+    ///
+    /// # Errors
+    /// If a node does not answer or refuses.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the move may be half done.
+    pub async fn finish(self) -> Result<()> {
+        loop {
+            let left = run(self.from, &["CLUSTER", "GETKEYSINSLOT", &self.slot, "100"]).await?;
+            let left = left.as_array().context("keys are an array")?;
+            let left: Vec<_> =
+                left.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect();
+            if left.is_empty() {
+                break;
+            }
+            self.carry(&left).await?;
+        }
+        let taker = id(self.to).await?;
+        let others = self.cluster.masters().iter();
+        let others = others.filter(|node| node.port() != self.to.port());
+        for node in std::iter::once(self.to).chain(others) {
+            run(node, &["CLUSTER", "SETSLOT", &self.slot, "NODE", &taker]).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn id(node: &RedisServer) -> Result<String> {
+    let id = run(node, &["CLUSTER", "MYID"]).await?;
+    Ok(id.as_str().context("CLUSTER MYID is text")?.to_owned())
 }
 
 /// Runs a command whose error reply is an error.

@@ -43,7 +43,7 @@ mod util;
 mod tests;
 
 pub use builder::Builder;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Move};
 pub use proxy::{Proxy, Rule, RuleHandle};
 pub use resp::{Connection, Resp};
 pub use sentinel::Sentinel;

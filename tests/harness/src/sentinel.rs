@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::RedisServer;
 use crate::cluster::{run, until};
+use crate::{Builder, RedisServer};
 
 /// The name under which the Sentinels know the master.
 const SERVICE: &str = "main";
@@ -40,14 +41,24 @@ impl Sentinel {
     /// # Cancel safety
     /// Cancel safe: all servers are killed.
     pub async fn start(replicas: usize, sentinels: usize) -> Result<Self> {
+        Self::start_with(replicas, sentinels, &RedisServer::builder()).await
+    }
+
+    /// The same with a master and replicas that are configured beforehand; what is set there wins.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: all servers are killed.
+    pub async fn start_with(replicas: usize, sentinels: usize, server: &Builder) -> Result<Self> {
         ensure!(sentinels > 0, "somebody must watch");
-        let builder = || RedisServer::builder().config("repl-ping-replica-period", "1");
+        let builder = || server.clone().config_first("repl-ping-replica-period", "1");
         let mut servers = vec![builder().start().await?];
         let port = servers[0].port();
-        for _ in 0..replicas {
-            let of = format!("127.0.0.1 {port}");
-            servers.push(builder().config("replicaof", &of).start().await?);
-        }
+        let of = format!("127.0.0.1 {port}");
+        let replica = || builder().config_first("replicaof", &of).start();
+        servers.extend(try_join_all((0..replicas).map(|_| replica())).await?);
         for replica in &servers[1..] {
             let in_step = until(replica, async |replica| {
                 let info = run(replica, &["INFO", "replication"]).await?;
@@ -55,8 +66,7 @@ impl Sentinel {
             });
             timeout(AGREE, in_step).await.context("a replica did not get in step")??;
         }
-        let mut watching = Vec::new();
-        for _ in 0..sentinels {
+        let watch = async || {
             let mut builder = RedisServer::builder();
             builder.sentinel = true;
             let quorum = sentinels / 2 + 1;
@@ -72,9 +82,10 @@ impl Sentinel {
             // and once the master is down INFO is asked for once a second, whatever was set.
             let command = "SENTINEL DEBUG INFO-PERIOD 200 PUBLISH-PERIOD 200 ASK-PERIOD 200";
             let _ = sentinel.command(&command.split(' ').collect::<Vec<_>>()).await?;
-            watching.push(sentinel);
-        }
-        let all = Self { servers, sentinels: watching, master: AtomicUsize::new(0) };
+            anyhow::Ok(sentinel)
+        };
+        let sentinels = try_join_all((0..sentinels).map(|_| watch())).await?;
+        let all = Self { servers, sentinels, master: AtomicUsize::new(0) };
         timeout(AGREE, all.settle()).await.context("the Sentinels did not agree")??;
         Ok(all)
     }
@@ -119,6 +130,12 @@ impl Sentinel {
         let master = self.master.load(Ordering::SeqCst);
         let others = self.servers.iter().enumerate().filter(|(i, _)| *i != master);
         others.map(|(_, server)| server).collect()
+    }
+
+    /// The servers as they were started: first the first master. Failovers do not change this.
+    #[must_use]
+    pub fn servers(&self) -> &[RedisServer] {
+        &self.servers
     }
 
     /// The Sentinels.

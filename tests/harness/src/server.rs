@@ -291,6 +291,27 @@ impl RedisServer {
         calls.map_or(0, |calls| calls.parse().expect("calls are a number"))
     }
 
+    /// The channels that somebody listens to here, sharded ones and others.
+    ///
+    /// # Errors
+    /// If the server is dead or does not answer within 10 s.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn channels(&self) -> Result<Vec<String>> {
+        let mut kinds = vec!["CHANNELS"];
+        if self.version >= (7, 0, 0) {
+            kinds.push("SHARDCHANNELS");
+        }
+        let mut all = Vec::new();
+        for kind in kinds {
+            let answer = self.command(&["PUBSUB", kind]).await?.ok()?;
+            let names = answer.as_array().context("channels are an array")?;
+            all.extend(names.iter().filter_map(|name| name.as_str().map(str::to_owned)));
+        }
+        Ok(all)
+    }
+
     /// Moves the wall clock forward, on top of what was set before. Nothing sleeps.
     ///
     /// # Errors
@@ -314,6 +335,19 @@ impl RedisServer {
     /// Not cancel safe: the clock may have moved.
     pub async fn set_clock_offset_ms(&self, ms: i64) -> Result<()> {
         self.set_offset_us(ms.checked_mul(1000).context("that is too far")?).await
+    }
+
+    /// Stops the wall clock where it is, for good: from then on only the tests move it, and what
+    /// they see does not depend on how busy the machine is.
+    ///
+    /// # Errors
+    /// Without [`Builder::with_clock_shim`].
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the clock may have stopped.
+    pub async fn stop_clock(&self) -> Result<()> {
+        let clock = self.clock()?;
+        clock.stop_at_us(self.time_us().await? - clock.offset_us()?)
     }
 
     async fn set_offset_us(&self, offset: i64) -> Result<()> {

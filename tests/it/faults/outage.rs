@@ -1,9 +1,10 @@
 //! Servers that stop, die, forget, or lose their scripts.
 
 use super::{SECOND, Scene, background, connect, scene, scene_over, take, waited_for};
+use crate::topology::{builder, cluster, sentinel, server};
 use coordinator_checkers::fenced_register::{FencedRegister, Verdict};
 use coordinator_core::redis::Connection;
-use coordinator_harness::{Cluster, RedisServer, Sentinel, eventually};
+use coordinator_harness::{RedisServer, eventually};
 use coordinator_locks::{Locks, LossReason, Outcome};
 use std::{
     sync::{Arc, Mutex},
@@ -79,7 +80,7 @@ async fn clients(server: &RedisServer, count: usize) -> Vec<Locks> {
 
 #[tokio::test]
 async fn a_server_killed_under_load_loses_no_increment() {
-    let server = RedisServer::start().await.expect("a server");
+    let server = server().await;
     let clients = clients(&server, 4).await;
     increments_survive(clients, 60, async || {
         for _ in 0..3 {
@@ -94,7 +95,7 @@ async fn a_server_killed_under_load_loses_no_increment() {
 
 #[tokio::test]
 async fn scripts_flushed_all_the_time_hold_up_nobody() {
-    let server = RedisServer::start().await.expect("a server");
+    let server = server().await;
     let clients = clients(&server, 4).await;
     let flushing = async {
         loop {
@@ -154,7 +155,7 @@ async fn after_a_flush_every_new_fence_exceeds_all_old_ones() {
 
 #[tokio::test]
 async fn fences_rise_after_a_flush_even_if_the_clock_was_set_back() {
-    let server = RedisServer::builder().with_clock_shim().start().await.expect("a server");
+    let server = builder().with_clock_shim().start().await.expect("a server");
     let Scene { server, locks, proxy: _proxy, .. } = scene_over(server).await;
     let old = take(&locks, "a").await;
     server.set_clock_offset_ms(-7_200_000).await.expect("a shift");
@@ -166,7 +167,7 @@ async fn fences_rise_after_a_flush_even_if_the_clock_was_set_back() {
 
 #[tokio::test]
 async fn fences_rise_across_a_failover() {
-    let sentinel = Sentinel::start(1, 1).await.expect("a master with a replica");
+    let sentinel = sentinel(1, 1).await;
     let connection = connect(&sentinel.url()).await;
     let locks = Locks::redis(&connection);
     let mut last = None;
@@ -193,7 +194,7 @@ async fn fences_rise_across_a_failover() {
 
 #[tokio::test]
 async fn locks_are_handed_over_in_a_cluster() {
-    let cluster = Cluster::start(3, 0).await.expect("a cluster");
+    let cluster = cluster(3, 0).await;
     let first = connect(&cluster.url()).await;
     let other = Connection::connect(first.config().clone()).await.expect("a connection");
     let (locks, peer) = (Locks::redis(&first), Locks::redis(&other));

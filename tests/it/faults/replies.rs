@@ -1,8 +1,9 @@
 //! Requests and replies that get lost, late or repeated; callers that walk away.
 
 use super::{SECOND, Scene, TIMEOUT, background, now, scene, sha, take, waited_for};
+use crate::topology::{LEAST, server};
 use coordinator_core::{ErrorKind, redis::Connection};
-use coordinator_harness::{Proxy, RedisServer, Rule, eventually};
+use coordinator_harness::{Proxy, Rule, eventually};
 use coordinator_locks::{FenceCheck, Locks, LossReason, Release, Renew};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ async fn the_watchdog_survives_a_lost_reply() {
 #[tokio::test]
 async fn a_short_lease_survives_a_silent_link_at_its_renewal() {
     // A single command may take as long as two thirds of this lease.
-    let server = RedisServer::start().await.expect("a server");
+    let server = server().await;
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
     let config = crate::stage::config(&proxy.url());
     let locks = Locks::redis(&Connection::connect(config).await.expect("a connection"));
@@ -286,10 +287,9 @@ async fn all_who_wait_in_line_are_told_that_the_server_is_down() {
 
 #[tokio::test]
 async fn locks_work_under_least_privilege() {
-    let server = RedisServer::start().await.expect("a server");
-    let least = "ACL SETUSER app on >pw resetkeys ~app:* resetchannels &app:* -@all +@read \
-        +@write +@pubsub +@connection +eval +evalsha +script|load +script|exists +time -@dangerous";
-    let rules: Vec<_> = least.split_whitespace().collect();
+    let server = server().await;
+    let mut rules = vec!["ACL", "SETUSER", "app", "reset", "on", ">pw"];
+    rules.extend(LEAST.split_whitespace());
     server.command(&rules).await.expect("an answer").ok().expect("a user");
     let url = server.url().replace("redis://", "redis://app:pw@");
     let config = crate::stage::config(&url).with_prefix("app").expect("a prefix");

@@ -1,7 +1,7 @@
 //! Reads connection URLs. Written here because a Redis URL names several hosts, which no URL
 //! library reads; errors never quote what stands before the `@`.
 
-use super::{Config, Credentials, Endpoint, Fallback, Host, Tls};
+use super::{Config, Credentials, Endpoint, Fallback, Host, Protocol, Tls};
 use crate::{Error, Result};
 use percent_encoding::percent_decode_str;
 
@@ -174,6 +174,13 @@ fn parameter(config: &mut Config, name: &str, value: &str) -> Result<()> {
                 _ => tls.sni = Some(value.to_owned()),
             }
         }
+        "protocol" => {
+            config.protocol = match value {
+                "resp2" => Protocol::Resp2,
+                "resp3" => Protocol::Resp3,
+                _ => return Err(fault("protocol is resp2 or resp3")),
+            };
+        }
         "fallback" => {
             config.fallback = match (value, value.strip_prefix("file:")) {
                 ("memory", _) => Fallback::Memory,
@@ -267,6 +274,14 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_is_the_newer_one_unless_the_url_says_otherwise() {
+        let protocol = |url| parse(url).expect(url).protocol;
+        assert_eq!(protocol("redis://h"), Protocol::Resp3);
+        assert_eq!(protocol("redis://h?protocol=resp3"), Protocol::Resp3);
+        assert_eq!(protocol("redis-cluster://a,b?protocol=resp2"), Protocol::Resp2);
+    }
+
+    #[test]
     fn bad_urls_are_refused_without_quoting_the_password() {
         for url in [
             "",
@@ -281,6 +296,7 @@ mod tests {
             "redis://h?fallback=disk",
             "redis://h?x=1",
             "redis://h?breaker=on",
+            "redis://h?protocol=2",
             "redis://h?ca",
             "embedded://x",
             "embedded://?fallback=memory",

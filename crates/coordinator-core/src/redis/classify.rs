@@ -28,19 +28,29 @@ const SAYINGS: &[(&str, ErrorKind)] = &[
     ("ERR ", ErrorKind::Rejected),
 ];
 
-/// What the client itself says before anything was sent.
+/// What the client itself says of a command that no server executed.
 const NEVER_SENT: &[&str] = &[
     "Client is not initialized",
     "Failed to send command to router",
     "Failed to route command",
     "Missing server for hash slot",
+    REDIRECTED,
 ];
 
+/// What the client says of a command that a node redirected, once it has learned where to: no node
+/// executed it.
+const REDIRECTED: &str = "Too many redirections";
+
 /// The server's own words: 6.2 wraps what a script met as
-/// `ERR Error running script (call to f_…): @user_script:4: -OOM command not allowed …`.
+/// `ERR Error running script (call to f_…): @user_script:4: @user_script: 4: -OOM command not
+/// allowed …`, or `…: @user_script:4: WRONGTYPE …`. What has no code of its own stays wrapped.
 fn words(details: &str) -> &str {
     if details.starts_with("ERR Error running script")
-        && let Some((_, inner)) = details.rsplit_once(": -")
+        && let Some((_, inner)) = details.rsplit_once("@user_script:")
+        && let Some((_, inner)) = inner.split_once(": ")
+        && let inner = inner.strip_prefix('-').unwrap_or(inner)
+        && let Some((code, _)) = inner.split_once(' ')
+        && code.bytes().all(|byte| byte.is_ascii_uppercase())
     {
         return inner;
     }
@@ -74,6 +84,12 @@ pub(super) fn is_answer(error: &FredError) -> bool {
 
 pub(super) fn is_noscript(error: &FredError) -> bool {
     error.details().starts_with("NOSCRIPT")
+}
+
+/// Whether another node of the cluster is to be asked. After a MOVED the client knows which; an ASK
+/// holds until the slot has moved.
+pub(super) fn is_redirected(error: &FredError) -> bool {
+    error.details().starts_with(REDIRECTED)
 }
 
 /// Whether this node was demoted, which the client sees only outside scripts.
@@ -144,8 +160,8 @@ mod tests {
         for (details, expected) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", Rejected),
             (
-                "ERR Error running script (call to f_5a): @user_script:4: -OOM command not \
-                 allowed when used memory > 'maxmemory'.",
+                "ERR Error running script (call to f_5a): @user_script:4: @user_script: 4: -OOM \
+                 command not allowed when used memory > 'maxmemory'.",
                 Rejected,
             ),
             (
@@ -161,11 +177,21 @@ mod tests {
             ("BUSY Redis is busy running a script.", Unavailable),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable),
             (
-                "ERR Error running script (call to f_5a): @user_script:1: -TRYAGAIN Multiple keys",
+                "ERR Error running script (call to f_5a): @user_script:1: TRYAGAIN Multiple keys",
                 Unavailable,
             ),
             ("ERR max number of clients reached", Unavailable),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Corrupt),
+            (
+                "ERR Error running script (call to f_5a): @user_script:22: WRONGTYPE Operation \
+                 against a key holding the wrong kind of value",
+                Corrupt,
+            ),
+            (
+                "ERR Error running script (call to f_5a): @user_script:3: user_script:3: attempt \
+                 to index a nil value",
+                Rejected,
+            ),
             ("CROSSSLOT Keys in request don't hash to the same slot", Misuse),
         ] {
             assert_eq!(of(FredKind::Unknown, details), expected, "{details}");
@@ -215,7 +241,8 @@ mod tests {
     fn readonly_is_seen_inside_scripts_too() {
         for details in [
             "READONLY You can't write against a read only replica. script: 5a",
-            "ERR Error running script (call to f_5a): @user_script:4: -READONLY You can't write",
+            "ERR Error running script (call to f_5a): @user_script:4: @user_script: 4: -READONLY \
+             You can't write",
         ] {
             assert!(is_readonly(&FredError::new(FredKind::Unknown, details)), "{details}");
         }

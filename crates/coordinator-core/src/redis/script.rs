@@ -141,6 +141,11 @@ impl Connection {
         let mut answer =
             client.evalsha::<Value, _, _, _>(script.hash(), keys.clone(), args.clone()).await;
         if let Err(error) = &answer
+            && classify::is_redirected(error)
+        {
+            answer = client.evalsha(script.hash(), keys.clone(), args.clone()).await;
+        }
+        if let Err(error) = &answer
             && classify::is_noscript(error)
         {
             tracing::debug!("the server does not know the script, sending its text");

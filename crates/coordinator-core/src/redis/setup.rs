@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    config::{Config, Credentials, Endpoint, Host, Tls},
+    config::{Config, Credentials, Endpoint, Host, Protocol, Tls},
 };
 use fred::{
     clients::Client,
@@ -48,7 +48,10 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
         password,
         credential_provider: provider,
         server: server(config)?,
-        version: RespVersion::RESP3,
+        version: match config.protocol() {
+            Protocol::Resp2 => RespVersion::RESP2,
+            Protocol::Resp3 => RespVersion::RESP3,
+        },
         database: config.database(),
         tls: config.tls().map(tls).transpose()?,
         ..FredConfig::default()
@@ -68,6 +71,10 @@ pub(super) fn client(config: &Config, role: Role) -> Result<Client> {
         internal_command_timeout: config.connect_timeout(),
         // The client would replay commands in flight.
         max_command_attempts: 1,
+        // A command that a node redirects was not executed, and is sent again by us. The client's
+        // own way would end its task at an ASK, and with more attempts read the answer of another
+        // command as that to ASKING.
+        max_redirections: 0,
         // Any other value breaks flushing for ever after one rejection; permits bound the queue.
         max_command_buffer_len: 0,
         reconnect_on_auth_error: matches!(config.credentials(), Credentials::Source(_)),

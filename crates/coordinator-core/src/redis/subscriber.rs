@@ -25,8 +25,8 @@ const PER_CHANNEL: usize = 256;
 const SWEEP: Duration = Duration::from_secs(1);
 /// For how many sweeps an idle channel stays subscribed: listeners often come back at once.
 const IDLE_SWEEPS: u32 = 2;
-/// Every how many sweeps sharded subscriptions are asserted anew in a cluster: the notice that a
-/// migrating slot took one away is dropped by the client.
+/// Every how many sweeps subscriptions are asserted anew in a cluster: the notice that a migrating
+/// slot took a sharded one away is dropped by the client, and a classic one stays where it was.
 const ASSERT_SWEEPS: u64 = 5;
 
 /// What a subscription yields.
@@ -350,7 +350,7 @@ impl Desk {
         if self.wire.forgets() && self.sweeps.is_multiple_of(ASSERT_SWEEPS) {
             // Asserted without notice: a migrated slot is rare, and listeners look by themselves.
             let all = self.channels.keys().cloned().collect();
-            self.wire.subscribe(all).await;
+            self.wire.assert(all).await;
         }
         // What failed while the link was shaky is tried again here.
         self.confirm().await;

@@ -145,12 +145,8 @@ async fn a_damaged_fence_is_corrupt() {
 
 #[tokio::test]
 async fn a_server_without_sharded_channels_wakes_too() {
-    let server = RedisServer::builder()
-        .config("rename-command", "SSUBSCRIBE \"\"")
-        .config("rename-command", "SPUBLISH \"\"")
-        .start()
-        .await
-        .expect("a server");
+    let server = RedisServer::builder().without_sharded_channels().start().await;
+    let server = server.expect("a server");
     let stage = over(server).await;
     let one = claim("a");
     stage.backend.acquire(&one).await.expect("granted");

@@ -178,6 +178,24 @@ async fn the_clock_moves_forth_and_back() {
 }
 
 #[tokio::test]
+async fn a_stopped_clock_is_moved_by_the_test_alone() {
+    let server = RedisServer::builder().with_clock_shim().start().await.unwrap();
+    server.advance_clock(Duration::from_mins(1)).await.unwrap();
+    server.stop_clock().await.unwrap();
+    server.command(&["SET", "a", "b", "PX", "10000"]).await.unwrap();
+    let time = async || format!("{:?}", server.command(&["TIME"]).await.unwrap());
+    let stopped = time().await;
+    // Past at least one turn of its timers.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(time().await, stopped);
+    assert_eq!(server.command(&["PTTL", "a"]).await.unwrap().as_int(), Some(10_000));
+    server.advance_clock(Duration::from_millis(9_999)).await.unwrap();
+    assert_eq!(server.command(&["PTTL", "a"]).await.unwrap().as_int(), Some(1));
+    server.advance_clock(Duration::from_millis(2)).await.unwrap();
+    assert_eq!(server.command(&["EXISTS", "a"]).await.unwrap().as_int(), Some(0));
+}
+
+#[tokio::test]
 async fn without_the_shim_the_clock_cannot_be_moved() {
     let server = RedisServer::start().await.unwrap();
     let error = server.advance_clock(Duration::from_secs(1)).await.unwrap_err();

@@ -48,6 +48,33 @@ async fn a_cluster_serves_all_slots_at_once_and_survives_a_master() {
 }
 
 #[tokio::test]
+async fn a_slot_is_moved_with_its_keys() {
+    let cluster = Cluster::start(2, 0).await.unwrap();
+    let (from, word) = (cluster.owner_of("{x}a").await.unwrap(), "1");
+    let to = cluster.masters().iter().find(|node| node.port() != from.port()).unwrap();
+    for key in ["{x}a", "{x}b"] {
+        assert!(from.command(&["SET", key, word]).await.unwrap().is_ok());
+    }
+    let moving = cluster.begin_move("{x}a", to).await.unwrap();
+    moving.carry(&["{x}a".to_owned()]).await.unwrap();
+    let asked = async |keys: &[&str]| {
+        let words = [&["EXISTS"], keys].concat();
+        match from.command(&words).await.unwrap() {
+            crate::Resp::Error(text) => text,
+            answer => format!("{answer:?}"),
+        }
+    };
+    assert!(asked(&["{x}a"]).await.starts_with("ASK "));
+    // Before 7.0 the old node sends on whoever misses any key there.
+    let both = if from.version() < (7, 0, 0) { "ASK " } else { "TRYAGAIN " };
+    assert!(asked(&["{x}a", "{x}b"]).await.starts_with(both));
+    moving.finish().await.unwrap();
+    assert!(asked(&["{x}b"]).await.starts_with("MOVED "));
+    assert_eq!(cluster.owner_of("{x}a").await.unwrap().port(), to.port());
+    assert_eq!(to.command(&["EXISTS", "{x}a", "{x}b"]).await.unwrap().as_int(), Some(2));
+}
+
+#[tokio::test]
 async fn a_cluster_without_replicas_forms() {
     let cluster = Cluster::start(3, 0).await.unwrap();
     assert_eq!(cluster.masters().len(), cluster.nodes().len());

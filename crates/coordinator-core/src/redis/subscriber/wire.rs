@@ -12,11 +12,11 @@ use crate::{
 use fred::{
     clients::Client,
     error::Error as FredError,
-    interfaces::{ClientLike, ClusterInterface, PubsubInterface},
-    types::Value,
+    interfaces::{ClientLike, ClusterInterface, FredResult, PubsubInterface},
+    types::{Value, config::Server},
 };
 use futures::future::join_all;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 const STEP: &str = "core.subscribe";
 /// How many channels one SUBSCRIBE names, and how many sharded ones are in flight.
@@ -28,6 +28,8 @@ pub(super) struct Wire {
     patience: Duration,
     /// Whether the server knows sharded pub/sub; found out by asking.
     sharded: Option<bool>,
+    /// At which node of a cluster a classic channel was subscribed.
+    homes: HashMap<String, Server>,
     nonce: u64,
 }
 
@@ -38,6 +40,7 @@ impl Wire {
             clustered: matches!(config.endpoint(), Endpoint::Cluster(_)),
             patience: config.command_timeout() / 2,
             sharded: None,
+            homes: HashMap::new(),
             nonce: 0,
         }
     }
@@ -50,9 +53,23 @@ impl Wire {
         self.link.is_up()
     }
 
-    /// Whether subscriptions can vanish without notice: sharded ones in a cluster.
+    /// Whether subscriptions can end or be in the wrong place without notice: in a cluster.
     pub(super) fn forgets(&self) -> bool {
-        self.clustered && self.sharded == Some(true)
+        self.clustered && self.sharded.is_some()
+    }
+
+    /// Sees to it that each channel is subscribed at the node that its slot lives on now.
+    pub(super) async fn assert(&mut self, mut channels: Vec<String>) {
+        if self.sharded == Some(false) {
+            // No node redirects a SUBSCRIBE, so the client must be told to look.
+            let client = self.link.client().clone();
+            let _ = tokio::time::timeout(self.patience, client.sync_cluster()).await;
+            let Some(state) = client.cached_cluster_state() else { return };
+            channels.retain(|channel| state.get_server(slot(channel)) != self.homes.get(channel));
+        }
+        if !channels.is_empty() {
+            self.subscribe(channels).await;
+        }
     }
 
     /// Waits a while for the link.
@@ -65,7 +82,7 @@ impl Wire {
         let mut outcomes = Vec::with_capacity(channels.len());
         let mut rest = channels.as_slice();
         while self.sharded.is_none() && !rest.is_empty() {
-            let outcome = self.link.client().ssubscribe(rest[0].as_str()).await;
+            let outcome = ask_sharded(self.link.client(), &rest[0]).await;
             match outcome {
                 Err(error) if is_unknown_command(&error) => self.sharded = Some(false),
                 outcome => {
@@ -82,7 +99,7 @@ impl Wire {
                 // Here the confirmation is the answer itself; one channel a command, since a
                 // command's channels must share a slot.
                 let client = self.link.client();
-                let asked = batch.iter().map(|channel| client.ssubscribe(channel.as_str()));
+                let asked = batch.iter().map(|channel| ask_sharded(client, channel));
                 let answers = join_all(asked).await.into_iter().map(settle);
                 outcomes.extend(batch.iter().cloned().zip(answers));
             } else {
@@ -110,7 +127,7 @@ impl Wire {
     }
 
     async fn attempt_classic(&mut self, batch: &[String]) -> Result<()> {
-        let outcome = match self.link.client().subscribe(batch.to_vec()).await {
+        let outcome = match self.ask_classic(batch).await {
             Ok(()) => self.echo().await,
             Err(error) => Err(classify::read(STEP, &error)),
         };
@@ -119,6 +136,33 @@ impl Wire {
             self.renew().await;
         }
         outcome
+    }
+
+    /// In a cluster a message reaches every node, and yet a channel is subscribed at the node of
+    /// its slot: a script there counts no listeners but the node's own.
+    async fn ask_classic(&mut self, batch: &[String]) -> FredResult<()> {
+        let client = self.link.client().clone();
+        let Some(state) = client.cached_cluster_state() else {
+            return client.subscribe(batch.to_vec()).await;
+        };
+        let nodes = state.unique_primary_nodes();
+        let mut asked: HashMap<Server, Vec<String>> = HashMap::new();
+        for channel in batch {
+            let Some(home) = state.get_server(slot(channel)).cloned() else {
+                return client.subscribe(batch.to_vec()).await;
+            };
+            if let Some(old) = self.homes.insert(channel.clone(), home.clone())
+                && old != home
+                && nodes.contains(&old)
+            {
+                let _ = client.with_cluster_node(old).unsubscribe(channel.as_str()).await;
+            }
+            asked.entry(home).or_default().push(channel.clone());
+        }
+        for (home, channels) in asked {
+            client.with_cluster_node(home).subscribe(channels).await?;
+        }
+        Ok(())
     }
 
     /// Sends a PING with a nonce down every link and checks each echo.
@@ -138,7 +182,12 @@ impl Wire {
         };
         for answer in answers {
             let answer = answer.map_err(|error| classify::read(STEP, &error))?;
-            if answer.as_str().as_deref() != Some(nonce.as_str()) {
+            // In the older protocol whoever listens is answered like a message: pong and the nonce.
+            let echoed = match &answer {
+                Value::Array(parts) => parts.last().and_then(Value::as_str),
+                answer => answer.as_str(),
+            };
+            if echoed.as_deref() != Some(nonce.as_str()) {
                 return Err(Error::corrupt(STEP, "the server echoed something else"));
             }
         }
@@ -164,18 +213,52 @@ impl Wire {
         let _ = tokio::time::timeout(self.patience, anew).await;
     }
 
-    pub(super) async fn unsubscribe(&self, channels: Vec<String>) {
-        let client = self.link.client();
+    /// Gives channels up. The client expects no answer to that, and a refusal (Valkey 8 refuses
+    /// whoever listens to nothing, as on a link just made anew) would go to the next command.
+    pub(super) async fn unsubscribe(&mut self, channels: Vec<String>) {
         for batch in channels.chunks(BATCH) {
-            // A failure means the link is lost, and with it the subscription.
-            if self.sharded == Some(true) {
-                let asked = batch.iter().map(|channel| client.sunsubscribe(channel.as_str()));
-                let _ = join_all(asked).await;
-            } else {
-                let _ = client.unsubscribe(batch.to_vec()).await;
-            }
+            self.ask_to_leave(batch).await;
+        }
+        if self.echo().await.is_err() {
+            self.renew().await;
         }
     }
+
+    /// A failure means the link is lost, and with it the subscription.
+    async fn ask_to_leave(&mut self, batch: &[String]) {
+        let client = self.link.client().clone();
+        if self.sharded == Some(true) {
+            let asked = batch.iter().map(|channel| client.sunsubscribe(channel.as_str()));
+            let _ = join_all(asked).await;
+            return;
+        }
+        let mut rest = Vec::new();
+        for channel in batch {
+            match self.homes.remove(channel) {
+                Some(home) => {
+                    let home = client.with_cluster_node(home);
+                    let _ = home.unsubscribe(channel.as_str()).await;
+                }
+                None => rest.push(channel.clone()),
+            }
+        }
+        if !rest.is_empty() {
+            let _ = client.unsubscribe(rest).await;
+        }
+    }
+}
+
+/// Asks once more where the slot has moved meanwhile: the client has learned where to, and says
+/// that its one attempt is spent.
+async fn ask_sharded(client: &Client, channel: &str) -> FredResult<()> {
+    match client.ssubscribe(channel).await {
+        Err(error) if error.details().starts_with("Too many") => client.ssubscribe(channel).await,
+        outcome => outcome,
+    }
+}
+
+fn slot(channel: &str) -> u16 {
+    fred::util::redis_keyslot(channel.as_bytes())
 }
 
 fn settle(outcome: Result<(), FredError>) -> Result<()> {

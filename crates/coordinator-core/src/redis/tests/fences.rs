@@ -52,12 +52,14 @@ async fn words_pass_unharmed(url: &str) {
 async fn no_stored_text_is_taken_for_a_message() {
     let server = RedisServer::start().await.expect("a server");
     words_pass_unharmed(&server.url()).await;
+    words_pass_unharmed(&(server.url() + "?protocol=resp2")).await;
 }
 
 #[tokio::test]
 async fn no_stored_text_is_taken_for_a_redirection_in_a_cluster() {
     let cluster = Cluster::start(3, 0).await.expect("a cluster");
     words_pass_unharmed(&cluster.url()).await;
+    words_pass_unharmed(&(cluster.url() + "?protocol=resp2")).await;
 }
 
 #[tokio::test]

@@ -3,10 +3,13 @@
 use super::{connect, start};
 use crate::{
     ErrorKind,
-    redis::{Invalidation, Message, Subscription},
+    redis::{Connection, Invalidation, Message, Subscription},
 };
 use coordinator_harness::{Proxy, RedisServer, eventually};
 use std::time::Duration;
+
+/// What to put behind a URL to speak either version of the protocol.
+const PROTOCOLS: [&str; 2] = ["", "?protocol=resp2"];
 
 async fn next(subscription: &mut Subscription) -> Message {
     tokio::time::timeout(Duration::from_secs(5), subscription.next()).await.expect("a message")
@@ -14,12 +17,7 @@ async fn next(subscription: &mut Subscription) -> Message {
 
 /// A server without sharded pub/sub, as before 7.0.
 async fn classic() -> RedisServer {
-    RedisServer::builder()
-        .config("rename-command", "SSUBSCRIBE \"\"")
-        .config("rename-command", "SPUBLISH \"\"")
-        .start()
-        .await
-        .expect("a server")
+    RedisServer::builder().without_sharded_channels().start().await.expect("a server")
 }
 
 async fn publish(server: &RedisServer, channel: &str, payload: &str) {
@@ -31,12 +29,14 @@ async fn publish(server: &RedisServer, channel: &str, payload: &str) {
 }
 
 async fn what_is_published_after_subscribing_arrives(server: RedisServer) {
-    let connection = connect(&server.url()).await;
-    for n in 0..100 {
-        let channel = format!("c{n}");
-        let mut subscription = connection.subscribe(&channel).await.expect("a subscription");
-        publish(&server, &channel, "message").await;
-        assert_eq!(next(&mut subscription).await, Message::Payload("message".into()));
+    for protocol in PROTOCOLS {
+        let connection = connect(&(server.url() + protocol)).await;
+        for n in 0..100 {
+            let channel = format!("c{n}");
+            let mut subscription = connection.subscribe(&channel).await.expect("a subscription");
+            publish(&server, &channel, "message").await;
+            assert_eq!(next(&mut subscription).await, Message::Payload("message".into()));
+        }
     }
 }
 
@@ -55,21 +55,23 @@ async fn a_refused_channel_harms_no_other(server: RedisServer) {
     let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "resetchannels", "&app:*", "+@all"];
     server.command(&rules).await.expect("an answer").ok().expect("a user");
     let url = server.url().replace("redis://", "redis://app:pw@");
-    let connection = connect(&url).await;
-    let mut good = connection.subscribe("app:good").await.expect("allowed");
-    for _ in 0..3 {
-        let error = connection.subscribe("other").await.expect_err("forbidden");
-        assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
-        let also = connection.subscribe("app:also").await;
-        also.expect("the next one is not harmed");
-        connection.ping().await.expect("nor are commands");
-    }
-    publish(&server, "app:good", "x").await;
-    loop {
-        match next(&mut good).await {
-            Message::Payload(payload) => break assert_eq!(payload, "x"),
-            // Refusals over classic channels begin the link anew.
-            Message::Lost => publish(&server, "app:good", "x").await,
+    for protocol in PROTOCOLS {
+        let connection = connect(&(url.clone() + protocol)).await;
+        let mut good = connection.subscribe("app:good").await.expect("allowed");
+        for _ in 0..3 {
+            let error = connection.subscribe("other").await.expect_err("forbidden");
+            assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
+            let also = connection.subscribe("app:also").await;
+            also.expect("the next one is not harmed");
+            connection.ping().await.expect("nor are commands");
+        }
+        publish(&server, "app:good", "x").await;
+        loop {
+            match next(&mut good).await {
+                Message::Payload(payload) => break assert_eq!(payload, "x"),
+                // Refusals over classic channels begin the link anew.
+                Message::Lost => publish(&server, "app:good", "x").await,
+            }
         }
     }
 }
@@ -84,23 +86,48 @@ async fn a_refused_classic_subscription_is_an_error_of_its_own() {
     a_refused_channel_harms_no_other(classic().await).await;
 }
 
+async fn a_refusal_to_leave_harms_no_other(server: RedisServer) {
+    let rules = ["ACL", "SETUSER", "app", "on", ">pw", "~*", "resetchannels", "&app:*", "+@all"];
+    let silent = ["-sunsubscribe", "-unsubscribe"].map(str::to_owned);
+    let known = |rule: &String| server.version() >= (7, 0, 0) || rule != "-sunsubscribe";
+    let rules = rules.map(str::to_owned).into_iter().chain(silent.into_iter().filter(known));
+    let rules: Vec<_> = rules.collect();
+    server.command(&rules).await.expect("an answer").ok().expect("a user");
+    let connection = connect(&server.url().replace("redis://", "redis://app:pw@")).await;
+    for n in 0..10 {
+        let leaving = connection.subscribe(&format!("app:{n}")).await.expect("allowed");
+        drop(leaving);
+        // Given up while the next ones are asked for: each hears its own answer.
+        let error = connection.subscribe("other").await.expect_err("forbidden");
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
+        connection.subscribe("app:x").await.expect("allowed");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_unsubscription_shifts_no_answer() {
+    a_refusal_to_leave_harms_no_other(RedisServer::start().await.expect("a server")).await;
+    a_refusal_to_leave_harms_no_other(classic().await).await;
+}
+
 #[tokio::test]
 async fn a_cut_link_is_resubscribed_and_the_loss_is_told() {
-    for server in [RedisServer::start().await.expect("a server"), classic().await] {
+    let (new, old) = (RedisServer::start().await.expect("a server"), classic().await);
+    for (server, protocol) in [(&new, ""), (&old, ""), (&new, PROTOCOLS[1]), (&old, PROTOCOLS[1])] {
         let proxy = Proxy::start(server.addr()).await.expect("a proxy");
-        let connection = connect(&proxy.url()).await;
+        let connection = connect(&(proxy.url() + protocol)).await;
         let mut subscription = connection.subscribe("c").await.expect("a subscription");
         for round in 0..20 {
             proxy.cut_all();
             while next(&mut subscription).await != Message::Lost {}
             let word = format!("round {round}");
-            publish(&server, "c", &word).await;
+            publish(server, "c", &word).await;
             loop {
                 match next(&mut subscription).await {
                     Message::Payload(payload) if payload == word => break,
                     Message::Payload(_) => {}
                     // Cutting a link that was just being made costs one more.
-                    Message::Lost => publish(&server, "c", &word).await,
+                    Message::Lost => publish(server, "c", &word).await,
                 }
             }
         }
@@ -111,8 +138,9 @@ async fn a_cut_link_is_resubscribed_and_the_loss_is_told() {
 async fn a_burst_is_delivered_or_told_as_lost() {
     let (server, connection) = start().await;
     let mut subscription = connection.subscribe("c").await.expect("a subscription");
-    let burst = "for i = 1, 20000 do redis.call('SPUBLISH', 'c', i) end return 1";
-    server.command(&["EVAL", burst, "0"]).await.expect("an answer").ok().expect("a burst");
+    let word = if server.version() < (7, 0, 0) { "PUBLISH" } else { "SPUBLISH" };
+    let burst = format!("for i = 1, 20000 do redis.call('{word}', 'c', i) end return 1");
+    server.command(&["EVAL", &burst, "0"]).await.expect("an answer").ok().expect("a burst");
     let (mut last, mut lost) = (0, false);
     while last < 20_000 {
         match next(&mut subscription).await {
@@ -131,11 +159,13 @@ async fn listeners_share_a_channel_that_is_given_up_when_idle() {
     let (server, connection) = start().await;
     let one = connection.subscribe("c").await.expect("a subscription");
     let other = connection.subscribe("c").await.expect("a subscription");
-    assert_eq!(server.calls_of("ssubscribe").await, 1);
+    let sharded = server.version() >= (7, 0, 0);
+    let asked = if sharded { "ssubscribe" } else { "subscribe" };
+    assert_eq!(server.calls_of(asked).await, 1);
+    assert_eq!(server.channels().await.expect("an answer"), ["c"]);
     drop((one, other));
     eventually(Duration::from_secs(10), "the channel is given up", async || {
-        let channels = server.command(&["PUBSUB", "SHARDCHANNELS"]).await.expect("an answer");
-        channels.as_array().is_some_and(<[_]>::is_empty)
+        server.channels().await.expect("an answer").is_empty()
     })
     .await;
 }
@@ -167,8 +197,24 @@ async fn invalidations_arrive_and_survive_a_cut_link() {
 }
 
 #[tokio::test]
+async fn the_older_protocol_has_no_invalidations() {
+    let server = RedisServer::start().await.expect("a server");
+    let connection = connect(&(server.url() + PROTOCOLS[1])).await;
+    let error = connection.track("app:").await.expect_err("not in this protocol");
+    assert_eq!(error.kind(), ErrorKind::Misuse, "{}", error.chain());
+}
+
+#[tokio::test]
 async fn a_blocking_read_holds_up_nobody() {
-    let (server, connection) = start().await;
+    let server = RedisServer::start().await.expect("a server");
+    for protocol in PROTOCOLS {
+        let connection = connect(&(server.url() + protocol)).await;
+        server.command(&["FLUSHALL"]).await.expect("an answer");
+        reads_while_others_ask(&server, connection).await;
+    }
+}
+
+async fn reads_while_others_ask(server: &RedisServer, connection: Connection) {
     let (stream, limit) = ("s", Duration::from_secs(5));
     let waiting = {
         let connection = connection.clone();

@@ -1,7 +1,10 @@
 //! Fence 9 and the topologies: Sentinel, Cluster, socket.
 
-use super::{INCREMENT, config, connect, echo};
-use crate::{ErrorKind, redis::Connection};
+use super::{ECHO, INCREMENT, config, connect, echo};
+use crate::{
+    ErrorKind,
+    redis::{Connection, Message},
+};
 use coordinator_harness::{Cluster, RedisServer, Sentinel, eventually};
 use std::time::Duration;
 
@@ -67,6 +70,102 @@ async fn a_cluster_serves_every_shard_and_channel() {
         let (major, minor, patch) = cluster.nodes()[0].version();
         format!("{major}.{minor}.{patch}")
     });
+}
+
+#[tokio::test]
+async fn classic_channels_of_a_cluster_are_heard_at_the_node_of_their_slot() {
+    let node = RedisServer::builder().without_sharded_channels();
+    let cluster = Cluster::start_with(3, 0, &node).await.expect("a cluster");
+    for protocol in ["", "?protocol=resp2"] {
+        let connection = connect(&(cluster.url() + protocol)).await;
+        let mut listening = Vec::new();
+        for n in 0..12 {
+            let channel = connection.keyspace().shard("t", n).key("wake", "x");
+            let subscription = connection.subscribe(&channel).await.expect("a subscription");
+            let owner = cluster.owner_of(&channel).await.expect("an owner");
+            let woken = owner.command(&["PUBLISH", &channel, "1"]).await.expect("an answer");
+            assert_eq!(woken.as_int(), Some(1), "its own node counts it");
+            listening.push(subscription);
+        }
+        for subscription in &mut listening {
+            let heard = tokio::time::timeout(Duration::from_secs(5), subscription.next()).await;
+            assert_eq!(heard.expect("in time"), Message::Payload("1".into()));
+        }
+        drop(listening);
+        eventually(Duration::from_secs(10), "all channels are given up", async || {
+            for node in cluster.nodes() {
+                if !node.channels().await.expect("an answer").is_empty() {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_harms_no_other_and_is_followed_at_once() {
+    let cluster = Cluster::start(2, 0).await.expect("a cluster");
+    let connection = connect(&cluster.url()).await;
+    let key = connection.keyspace().shard("t", 0).key("n", "");
+    let increment = async || connection.run(&INCREMENT, vec![key.clone()], vec![]).await;
+    let from = cluster.owner_of(&key).await.expect("an owner");
+    let to = cluster.nodes().iter().find(|node| node.port() != from.port()).expect("another");
+    increment().await.expect("before the move");
+    let moving = cluster.begin_move(&key, to).await.expect("a move");
+    moving.carry(std::slice::from_ref(&key)).await.expect("the key is carried");
+    let links = from.calls_of("hello").await + to.calls_of("hello").await;
+    for round in 0..20 {
+        let (refused, _) = futures::join!(
+            increment(),
+            futures::future::join_all((0..64).map(async |shard| {
+                let shard = connection.keyspace().shard("u", shard).key("x", "");
+                let text = format!("{round} {shard}");
+                let args = vec![text.as_str().into()];
+                let reply = connection.run(&ECHO, vec![shard], args).await.expect("unharmed");
+                let mut fields = reply.fields("test.echo");
+                fields.int().expect("the leading integer");
+                assert_eq!(fields.text().expect("the text"), text);
+            })),
+        );
+        let error = refused.expect_err("the key is neither here nor there");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.chain());
+    }
+    assert_eq!(from.calls_of("hello").await + to.calls_of("hello").await, links, "a link ended");
+    moving.finish().await.expect("its end");
+    increment().await.expect("after the move");
+    assert_eq!(to.command(&["GET", &key]).await.expect("an answer").as_int(), Some(2));
+}
+
+#[tokio::test]
+async fn a_subscription_that_a_moving_slot_took_away_is_asserted_anew() {
+    let cluster = Cluster::start(2, 0).await.expect("a cluster");
+    for protocol in ["", "?protocol=resp2"] {
+        let connection = connect(&(cluster.url() + protocol)).await;
+        let channel = connection.keyspace().shard("t", 0).key("wake", "x");
+        let mut subscription = connection.subscribe(&channel).await.expect("a subscription");
+        let from = cluster.owner_of(&channel).await.expect("an owner");
+        let to = cluster.nodes().iter().find(|node| node.port() != from.port()).expect("another");
+        cluster.begin_move(&channel, to).await.expect("a move").finish().await.expect("its end");
+        // At most five sweeps of a second.
+        let word = if to.version() < (7, 0, 0) { "PUBLISH" } else { "SPUBLISH" };
+        eventually(Duration::from_secs(8), "the message is heard", async || {
+            let sent = to.command(&[word, &channel, "1"]).await.expect("an answer");
+            let soon = Duration::from_millis(50);
+            let heard = tokio::time::timeout(soon, subscription.next()).await;
+            // Counted where scripts count.
+            sent.as_int() == Some(1) && heard == Ok(Message::Payload("1".into()))
+        })
+        .await;
+        // Given up at the new node too.
+        drop(subscription);
+        eventually(Duration::from_secs(8), "nobody listens", async || {
+            let left = from.channels().await.expect("an answer");
+            left.is_empty() && to.channels().await.expect("an answer").is_empty()
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
