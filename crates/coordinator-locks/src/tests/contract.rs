@@ -35,6 +35,15 @@ impl Stage {
         }
     }
 
+    /// How long a message may take: in process it is there at once.
+    pub(super) fn patience(&self) -> Duration {
+        #[cfg(feature = "redis")]
+        if self.server.is_some() {
+            return Duration::from_secs(5);
+        }
+        Duration::from_millis(100)
+    }
+
     pub(super) async fn elapse(&self, by: Duration) {
         #[cfg(feature = "redis")]
         if let Some(server) = &self.server {

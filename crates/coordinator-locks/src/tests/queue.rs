@@ -94,7 +94,7 @@ impl Stage {
         let (mut claims, mut ears) = (Vec::new(), Vec::new());
         for number in of {
             let one = waiting_claim(text, *number);
-            ears.push(Ears(self.listens(&one).await?));
+            ears.push(Ears(self.listens(&one).await?, self.patience()));
             self.stands(&one).await?;
             claims.push(one);
         }
@@ -104,11 +104,12 @@ impl Stage {
     }
 }
 
-struct Ears(Box<dyn Wakeups>);
+/// What a client hears, and how long a message may take.
+struct Ears(Box<dyn Wakeups>, Duration);
 
 impl Ears {
     async fn hear(&mut self) -> Result<Token, String> {
-        match tokio::time::timeout(Duration::from_secs(5), self.0.next()).await {
+        match tokio::time::timeout(self.1, self.0.next()).await {
             Ok(Wake::Turn(token)) => Ok(token),
             other => Err(format!("no turn was told: {other:?}")),
         }
