@@ -13,15 +13,6 @@ use std::{
 /// How many shards the names are spread over, for ever: it is part of the key layout.
 pub(crate) const SHARDS: u16 = 64;
 
-/// For how long a fence outlives its last grant or renewal; after that the server's clock alone
-/// keeps fences rising.
-const FENCE_TTL: Duration = Duration::from_hours(168);
-
-/// How long the fence of a lease of `ttl` is kept: far longer than the lease.
-pub(crate) fn fence_ttl(ttl: Duration) -> Duration {
-    FENCE_TTL.max(ttl * 4)
-}
-
 /// A request for a lock.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {

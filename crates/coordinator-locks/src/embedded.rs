@@ -8,7 +8,7 @@ mod queue;
 use crate::{
     backend::{
         ALIVE, Acquired, Admitted, Awaited, Backend, Claim, Client, Queued, Released, Renewal,
-        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
+        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups,
     },
     token::{Fence, Identity, Token},
 };
@@ -36,7 +36,8 @@ pub(crate) struct Embedded {
 #[derive(Debug, Default)]
 struct State {
     locks: HashMap<Name, Held>,
-    fences: HashMap<Name, (u64, Instant)>,
+    /// The last fence of each shard.
+    fences: HashMap<u16, u64>,
     /// By shard too, as on a server: a token means nothing under another shard's name.
     tombstones: HashMap<(u16, String), (Mark, Instant)>,
     registers: HashMap<Name, (u64, String, Instant)>,
@@ -126,9 +127,6 @@ impl Embedded {
             let another = match state.held(&lease.name, now) {
                 Some(held) if held.token == lease.token => {
                     held.until = held.until.max(now + lease.ttl);
-                    if let Some((_, until)) = state.fences.get_mut(&lease.name) {
-                        *until = now + fence_ttl(lease.ttl);
-                    }
                     return Renewed::Prolonged;
                 }
                 other => other.is_some(),
@@ -150,7 +148,6 @@ impl Embedded {
         if let Some(held) = state.held(&lease.name, now)
             && held.token == lease.token
         {
-            let until = until.max(held.until);
             state.locks.remove(&lease.name);
             state.tombstones.insert(key, (Mark::Released, until));
             let first = state.turn(&lease.name, Asks::Client(&lease.client), now);
@@ -282,10 +279,10 @@ impl State {
     /// Grants a lock that nobody holds; its fence.
     fn grant(&mut self, claim: &Claim, least: u64, now: Instant, clock: &dyn Clock) -> u64 {
         let since = clock.unix_time();
-        let last = self.fences.get(&claim.name).filter(|(_, until)| *until > now);
         let micros = u64::try_from(since.as_micros()).unwrap_or(Fence::MAX);
-        let fence = (last.map_or(0, |(fence, _)| *fence) + 1).max(micros).max(least);
-        self.fences.insert(claim.name.clone(), (fence, now + fence_ttl(claim.ttl)));
+        let last = self.fences.entry(claim.name.shard(SHARDS)).or_default();
+        let fence = (*last + 1).max(micros).max(least);
+        *last = fence;
         let held = Held {
             token: claim.token.clone(),
             fence,
@@ -314,7 +311,6 @@ impl State {
             return;
         }
         self.locks.retain(|_, held| held.until > now);
-        self.fences.retain(|_, (_, until)| *until > now);
         self.tombstones.retain(|_, (_, until)| *until > now);
         self.registers.retain(|_, (_, _, until)| *until > now);
         self.waits.retain(|_, waits| waits.iter().any(|(until, _)| *until > now));
@@ -322,11 +318,7 @@ impl State {
     }
 
     fn size(&self) -> usize {
-        self.locks.len()
-            + self.fences.len()
-            + self.tombstones.len()
-            + self.registers.len()
-            + self.waits.len()
+        self.locks.len() + self.tombstones.len() + self.registers.len() + self.waits.len()
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     backend::{
         Acquired, Admitted, Awaited, Backend, Claim, Client, HEAD_START, Queued, Released, Renewal,
-        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups, fence_ttl,
+        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups,
     },
     token::{Fence, Identity, Token},
 };
@@ -85,10 +85,6 @@ fn index(shard: &Shard) -> String {
     shard.key("held", "")
 }
 
-fn fence(shard: &Shard, name: &Name) -> String {
-    shard.key("fence", name.encoded())
-}
-
 fn tombstone(shard: &Shard, token: &crate::Token) -> String {
     shard.key("gone", token.expose())
 }
@@ -166,7 +162,7 @@ impl Backend for Redis {
             let shard = self.shard(&claim.name);
             let keys = vec![
                 lock(shard, &claim.name),
-                fence(shard, &claim.name),
+                shard.key("fence", ""),
                 tombstone(shard, &claim.token),
                 index(shard),
                 queue(shard, &claim.name),
@@ -177,7 +173,6 @@ impl Backend for Redis {
                 claim.token.expose().into(),
                 ms(claim.ttl),
                 number(claim.min_fence),
-                ms(fence_ttl(claim.ttl)),
                 claim.name.encoded().into(),
                 Arg::from_bytes(&claim.identity),
             ];
@@ -215,14 +210,11 @@ impl Backend for Redis {
     ) -> BoxFuture<'a, Result<Vec<Renewed>>> {
         Box::pin(async move {
             let shard = &self.shards[usize::from(shard)];
-            let mut keys = Vec::with_capacity(1 + 3 * leases.len());
-            let mut args = Vec::with_capacity(1 + 3 * leases.len());
+            let mut keys = Vec::with_capacity(1 + 2 * leases.len());
+            let mut args = Vec::with_capacity(3 * leases.len());
             keys.push(index(shard));
-            let longest = leases.iter().map(|lease| lease.ttl).max().unwrap_or_default();
-            args.push(ms(fence_ttl(longest)));
             for lease in leases {
                 keys.push(lock(shard, &lease.name));
-                keys.push(fence(shard, &lease.name));
                 keys.push(tombstone(shard, &lease.token));
                 args.push(lease.token.expose().into());
                 args.push(ms(lease.ttl));
@@ -255,7 +247,7 @@ impl Backend for Redis {
                 lock(shard, &lease.name),
                 tombstone(shard, &lease.token),
                 index(shard),
-                fence(shard, &lease.name),
+                shard.key("fence", ""),
                 queue(shard, &lease.name),
                 stand(shard, &lease.name),
                 beats(shard),

@@ -33,8 +33,8 @@ for i = 1, count do
     answer[i + 1] = 0
   else
     answer[i + 1] = 1
-    if string.sub(record, 65, 65) ~= ARGV[2] then
-      record = string.sub(record, 1, 64) .. ARGV[2] .. string.sub(record, 66)
+    if string.sub(record, 49, 49) ~= ARGV[2] then
+      record = string.sub(record, 1, 48) .. ARGV[2] .. string.sub(record, 50)
       redis.call('HSET', stand, token, record)
     end
   end

@@ -1,7 +1,6 @@
 -- Shared: the queue of one name, for the steps that take a lock, give it up or wait for it.
 -- Who waits stands in a sorted set by ticket, less a head start for its priority. A hash holds a
--- record for each (client 16, ticket 16, ttl in ms 16, ttl of the fence in ms 16, hears 1,
--- priority 3, holder), under `turn` since when it is whose turn, and under `last` the last ticket.
+-- record for each (client 16, ticket 16, ttl in ms 16, hears 1, priority 3, holder), under `turn` since when it is whose turn, and under `last` the last ticket.
 -- The clients' heartbeats stand in a sorted set of the shard, in µs of the server's time.
 
 -- How long a turn is kept for a waiter that was told of it, and for how long after its last
@@ -62,7 +61,7 @@ local function turn(queue, stand, beats, me, here, now)
       chosen = token
     elseif not beat or now - beat > ALIVE then
       leave(queue, stand, token)
-    elseif token ~= late and (string.sub(record, 65, 65) == '0' or tell(beats, client, token)) then
+    elseif token ~= late and (string.sub(record, 49, 49) == '0' or tell(beats, client, token)) then
       chosen = token
     elseif now - beat > SILENT then
       leave(queue, stand, token)
@@ -83,15 +82,20 @@ local function turn(queue, stand, beats, me, here, now)
 end
 
 -- Grants a lock that nobody holds; its fence.
-local function grant(lock, fence, held, member, token, ttl, fence_ttl, least, holder, now)
-  local last = tonumber(redis.call('GET', fence) or '0')
-  local new = math.max(last + 1, now, least)
-  -- The first write: it meets an index of a wrong type, and a memory that is full, while nothing
-  -- has changed yet.
+local function grant(lock, fence, held, member, token, ttl, least, holder, now)
+  local new = math.max(now, least)
+  -- The first write: it meets a memory that is full while nothing has changed yet.
+  local last = redis.call('SET', fence, string.format('%.0f', new), 'GET')
+  if last and tonumber(last) >= new then
+    -- The clock was set back, or two grants fell into one microsecond.
+    new = tonumber(last) + 1
+    redis.call('SET', fence, string.format('%.0f', new))
+  end
   redis.call('ZADD', held, string.format('%.0f', now / 1000 + ttl), member)
   local stamps = string.format('%016.0f%016.0f', new, now)
   redis.call('SET', lock, token .. stamps .. holder, 'PX', ttl)
-  redis.call('SET', fence, string.format('%.0f', new), 'PX', fence_ttl)
-  redis.call('ZREMRANGEBYSCORE', held, '-inf', string.format('%.0f', now / 1000))
+  if now % 16 == 0 then
+    redis.call('ZREMRANGEBYSCORE', held, '-inf', string.format('%.0f', now / 1000))
+  end
   return new
 end

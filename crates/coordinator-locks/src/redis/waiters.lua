@@ -13,8 +13,8 @@ for _, token in ipairs(redis.call('ZRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)) 
   local beat = record and tonumber(redis.call('ZSCORE', KEYS[3], string.sub(record, 1, 16)))
   if beat and now - beat <= ALIVE then
     local waited = math.max(now - tonumber(string.sub(record, 17, 32)), 0)
-    local priority = tonumber(string.sub(record, 66, 68))
-    answer[#answer + 1] = {waited, priority, string.sub(record, 69)}
+    local priority = tonumber(string.sub(record, 50, 52))
+    answer[#answer + 1] = {waited, priority, string.sub(record, 53)}
   end
 end
 answer[1] = #answer - 1

@@ -7,7 +7,7 @@ use crate::{
     redis::{Redis, SCRIPTS},
 };
 use coordinator_core::{Config, ErrorKind, clock::ManualClock, redis::Connection};
-use coordinator_harness::{RedisServer, fresh_prefix};
+use coordinator_harness::{RedisServer, eventually, fresh_prefix};
 use std::{sync::Arc, time::Duration};
 
 async fn over(server: RedisServer) -> Stage {
@@ -65,7 +65,10 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
     stage.backend.acquire(&claim("a:{b}*")).await.expect("granted");
     let tag = format!("{{l{}}}", one.name.shard(SHARDS));
     let mut found = 0;
-    for kind in ["lock:", "fence:", "gone:"] {
+    // But for the last fence of the shard, which is one key for ever.
+    let fences = keys(server, "fence").await;
+    assert!(fences.len() == 1 && fences[0].ends_with(":fence"), "{fences:?}");
+    for kind in ["lock:", "gone:"] {
         for key in keys(server, kind).await {
             found += 1;
             assert!(key.contains(&tag), "{key} is outside {tag}");
@@ -73,7 +76,7 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
             assert!(ttl > Some(0), "{key} never expires");
         }
     }
-    assert_eq!(found, 4);
+    assert_eq!(found, 3);
 }
 
 #[tokio::test]
@@ -90,8 +93,9 @@ async fn a_key_of_a_wrong_type_is_corrupt_and_nothing_is_written() {
         server.command(&["LPUSH", &found[0], "x"]).await.expect("an answer").ok().expect("a list");
         let error = stage.backend.acquire(&claim("a")).await.expect_err(kind);
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{kind}: {}", error.chain());
-        let size = server.command(&["DBSIZE"]).await.expect("an answer");
-        assert_eq!(size.as_int(), Some(1), "{kind}: something was written");
+        // A fence may have risen, which harms nobody.
+        let size = keys(server, "").await.len() - keys(server, "fence").await.len();
+        assert_eq!(size, usize::from(kind != "fence"), "{kind}: something was written");
     }
 }
 
@@ -137,7 +141,7 @@ async fn a_damaged_fence_is_corrupt() {
     let one = claim("a");
     stage.backend.acquire(&one).await.expect("granted");
     stage.backend.release(&surrender(&one)).await.expect("released");
-    let key = keys(server, "fence:a").await.remove(0);
+    let key = keys(server, "fence").await.remove(0);
     server.command(&["SET", &key, "99999999999999999999"]).await.expect("an answer");
     let error = stage.backend.acquire(&claim("a")).await.expect_err("is damaged");
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
@@ -172,20 +176,13 @@ async fn the_index_does_not_grow_by_what_has_ended() {
         stage.elapse(TTL).await;
     }
     let index = keys(server, "held").await.remove(0);
-    let size = server.command(&["ZCARD", &index]).await.expect("an answer");
-    assert_eq!(size.as_int(), Some(1));
-}
-
-#[tokio::test]
-async fn a_renewal_keeps_the_fence_alive() {
-    let stage = redis().await;
-    let server = stage.server.as_ref().expect("a server");
-    let one = claim("a");
-    stage.backend.acquire(&one).await.expect("granted");
-    let key = keys(server, "fence:a").await.remove(0);
-    server.command(&["PEXPIRE", &key, "1000"]).await.expect("an answer");
-    let shard = one.name.shard(SHARDS);
-    stage.backend.renew(shard, &[renewal(&one, TTL)]).await.expect("an answer");
-    let left = server.command(&["PTTL", &key]).await.expect("an answer").as_int();
-    assert!(left > Some(24 * 3600 * 1000), "{left:?}");
+    // One grant in sixteen sweeps.
+    eventually(Duration::from_secs(10), "it was swept", async || {
+        let one = claim("a");
+        stage.backend.acquire(&one).await.expect("granted");
+        let size = server.command(&["ZCARD", &index]).await.expect("an answer");
+        stage.backend.release(&surrender(&one)).await.expect("released");
+        size.as_int() == Some(1)
+    })
+    .await;
 }
