@@ -48,7 +48,8 @@ pub(crate) const OURS: Peer = Peer { name: "ours", way: Way::Ours(|lock| lock) }
 pub(crate) const FAIR: &str = "ours, fair";
 
 /// Every variant of these locks that is measured under contention: a line each.
-pub(crate) const VARIANTS: &[Peer] = &[OURS];
+pub(crate) const VARIANTS: &[Peer] =
+    &[OURS, Peer { name: FAIR, way: Way::Ours(|lock| lock.with_fair(true)) }];
 
 impl Peer {
     /// As many contenders for one key, spread over so many clients with a connection each. A

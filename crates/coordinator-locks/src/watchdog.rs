@@ -12,22 +12,49 @@ use coordinator_core::clock::{Instant, until};
 use rand::RngExt as _;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, watch};
 
 /// How many leases one script renews.
 const BATCH: usize = 500;
 
+/// How many leases may pile up before those that have ended are swept out.
+const SWEEP: usize = 256;
+
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    shards: Vec<OnceLock<mpsc::UnboundedSender<Watched>>>,
+    shards: Vec<OnceLock<Arc<Desk>>>,
+    /// Dropped with this, which ends the tasks.
+    open: watch::Sender<()>,
+}
+
+/// Where leases are handed to a shard's task. Most are given up before they are due, so the task is
+/// not woken for one that is due after its next look.
+#[derive(Debug)]
+struct Desk {
+    inbox: Mutex<Inbox>,
+    sooner: Notify,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    leases: Vec<Watched>,
+    /// When the task looks here next; `None` if nothing is due.
+    next: Option<Instant>,
+    sweep_at: usize,
+}
+
+#[derive(Debug)]
+struct Watched {
+    lease: Arc<State>,
+    due: Instant,
 }
 
 impl Watchdog {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| OnceLock::new()).collect() }
+        Self { shards: (0..SHARDS).map(|_| OnceLock::new()).collect(), open: watch::channel(()).0 }
     }
 
     /// Renews a lease from a third of its ttl on, until it ends; must be called within a runtime.
@@ -37,34 +64,71 @@ impl Watchdog {
             return;
         };
         let shard = lease.shard;
-        let inbox = self.shards[usize::from(shard)].get_or_init(|| {
-            let (sender, inbox) = mpsc::unbounded_channel();
-            tasks::spawn(keep(backend.clone(), shard, inbox));
-            sender
+        let desk = self.shards[usize::from(shard)].get_or_init(|| {
+            let inbox = Inbox { leases: Vec::new(), next: None, sweep_at: SWEEP };
+            let desk = Arc::new(Desk { inbox: Mutex::new(inbox), sooner: Notify::new() });
+            tasks::spawn(keep(backend.clone(), shard, desk.clone(), self.open.subscribe()));
+            desk
         });
-        // A runtime that is gone renews nothing: the lease runs out and says so.
-        let _ = inbox.send(Watched { lease, due });
+        desk.hand_in(Watched { lease, due });
     }
 }
 
-#[derive(Debug)]
-struct Watched {
-    lease: Arc<State>,
-    due: Instant,
+impl Desk {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_in(&self, watched: Watched) {
+        let mut inbox = self.inbox();
+        let due = watched.due;
+        inbox.leases.push(watched);
+        if inbox.leases.len() >= inbox.sweep_at {
+            inbox.leases.retain(|watched| lives(&watched.lease));
+            inbox.sweep_at = (inbox.leases.len() * 2).max(SWEEP);
+        }
+        if inbox.next.is_none_or(|next| due < next) {
+            inbox.next = Some(due);
+            self.sooner.notify_one();
+        }
+    }
+}
+
+/// Whether a lease has not ended; one that has says so, if nobody did.
+fn lives(lease: &State) -> bool {
+    match lease.loss() {
+        Some(reason) => {
+            lease.end(reason);
+            false
+        }
+        None => true,
+    }
 }
 
 /// What is watched, by when it is due; the number tells apart what is due at once.
 type Schedule = BTreeMap<(Instant, u64), Arc<State>>;
 
 /// Runs until the locks and every guard are dropped.
-async fn keep(backend: Arc<dyn Backend>, shard: u16, mut inbox: mpsc::UnboundedReceiver<Watched>) {
+async fn keep(
+    backend: Arc<dyn Backend>,
+    shard: u16,
+    desk: Arc<Desk>,
+    mut open: watch::Receiver<()>,
+) {
     let clock = backend.clock().clone();
     let mut schedule = Schedule::new();
     let mut next_id = 0_u64;
-    // How many entries may pile up before those that have ended are swept out.
-    let mut sweep_at = 256;
     loop {
-        let next = schedule.first_key_value().map(|((due, _), _)| *due);
+        let next = {
+            let mut inbox = desk.inbox();
+            for Watched { lease, due } in inbox.leases.drain(..) {
+                next_id += 1;
+                schedule.insert((due, next_id), lease);
+            }
+            schedule.retain(|_, lease| lives(lease));
+            inbox.next = schedule.first_key_value().map(|((due, _), _)| *due);
+            inbox.next
+        };
         let alarm = async {
             match next {
                 Some(due) => clock.sleep_until(due).await,
@@ -72,15 +136,8 @@ async fn keep(backend: Arc<dyn Backend>, shard: u16, mut inbox: mpsc::UnboundedR
             }
         };
         tokio::select! {
-            leased = inbox.recv() => {
-                let Some(Watched { lease, due }) = leased else { return };
-                next_id += 1;
-                schedule.insert((due, next_id), lease);
-                if schedule.len() >= sweep_at {
-                    schedule.retain(|_, lease| lease.loss().is_none());
-                    sweep_at = (schedule.len() * 2).max(256);
-                }
-            }
+            _ = open.changed() => return,
+            () = desk.sooner.notified() => {}
             () = alarm => renew_due(&*backend, shard, &mut schedule).await,
         }
     }
