@@ -33,7 +33,7 @@ impl Sentinel {
     /// every Sentinel knows all of them and each other.
     ///
     /// The service is called `main`, a majority decides, the master counts as down after 500 ms of
-    /// silence, and a failover may take 2 s.
+    /// silence, and a failover may take 2 s; before Redis 7.0 it is 2 s and 10 s.
     ///
     /// # Errors
     /// If a server does not start or they do not agree within 30 s.
@@ -66,14 +66,18 @@ impl Sentinel {
             });
             timeout(AGREE, in_step).await.context("a replica did not get in step")??;
         }
+        // Before 7.0 Sentinels ping and tell each other more slowly: with less patience they take a
+        // master that was just promoted for dead, and replace one after the other.
+        let (silence, patience) =
+            if servers[0].version() < (7, 0, 0) { (2_000, 10_000) } else { (500, 2_000) };
         let watch = async || {
             let mut builder = RedisServer::builder();
             builder.sentinel = true;
             let quorum = sentinels / 2 + 1;
             let sentinel = builder
                 .config("sentinel", &format!("monitor {SERVICE} 127.0.0.1 {port} {quorum}"))
-                .config("sentinel", &format!("down-after-milliseconds {SERVICE} 500"))
-                .config("sentinel", &format!("failover-timeout {SERVICE} 2000"))
+                .config("sentinel", &format!("down-after-milliseconds {SERVICE} {silence}"))
+                .config("sentinel", &format!("failover-timeout {SERVICE} {patience}"))
                 .config("sentinel", &format!("parallel-syncs {SERVICE} 8"))
                 .start()
                 .await?;

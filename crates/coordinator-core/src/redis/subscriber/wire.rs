@@ -16,7 +16,11 @@ use fred::{
     types::{Value, config::Server},
 };
 use futures::future::join_all;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 const STEP: &str = "core.subscribe";
 /// How many channels one SUBSCRIBE names, and how many sharded ones are in flight.
@@ -128,7 +132,10 @@ impl Wire {
 
     async fn attempt_classic(&mut self, batch: &[String]) -> Result<()> {
         let outcome = match self.ask_classic(batch).await {
-            Ok(()) => self.echo().await,
+            Ok(()) => {
+                let nodes = self.nodes(batch);
+                self.echo(nodes).await
+            }
             Err(error) => Err(classify::read(STEP, &error)),
         };
         if outcome.is_err() {
@@ -165,22 +172,33 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends a PING with a nonce down every link and checks each echo.
-    async fn echo(&mut self) -> Result<()> {
+    /// The nodes of a cluster whose links carry these channels; `None` is the one server there is.
+    fn nodes(&self, channels: &[String]) -> Vec<Option<Server>> {
+        let Some(state) = self.link.client().cached_cluster_state() else { return vec![None] };
+        let home = |channel| self.homes.get(channel).or_else(|| state.get_server(slot(channel)));
+        let homes: Option<HashSet<_>> = channels.iter().map(|channel| home(channel)).collect();
+        match homes {
+            Some(homes) => homes.into_iter().cloned().map(Some).collect(),
+            // It went somewhere.
+            None => state.unique_primary_nodes().into_iter().map(Some).collect(),
+        }
+    }
+
+    /// Sends a PING with a nonce down these links and checks each echo.
+    async fn echo(&mut self, nodes: Vec<Option<Server>>) -> Result<()> {
         self.nonce += 1;
         let nonce = format!("coordinator-{}", self.nonce);
         let client = self.link.client();
-        let answers = match client.cached_cluster_state() {
-            Some(state) => {
-                let nodes = state.unique_primary_nodes().into_iter().map(|node| {
-                    let (client, nonce) = (client.with_cluster_node(node), nonce.clone());
-                    async move { client.ping::<Value>(Some(nonce)).await }
-                });
-                join_all(nodes).await
+        let asked = nodes.into_iter().map(|node| {
+            let nonce = nonce.clone();
+            async move {
+                match node {
+                    Some(node) => client.with_cluster_node(node).ping::<Value>(Some(nonce)).await,
+                    None => client.ping(Some(nonce)).await,
+                }
             }
-            None => vec![client.ping::<Value>(Some(nonce.clone())).await],
-        };
-        for answer in answers {
+        });
+        for answer in join_all(asked).await {
             let answer = answer.map_err(|error| classify::read(STEP, &error))?;
             // In the older protocol whoever listens is answered like a message: pong and the nonce.
             let echoed = match &answer {
@@ -216,10 +234,11 @@ impl Wire {
     /// Gives channels up. The client expects no answer to that, and a refusal (Valkey 8 refuses
     /// whoever listens to nothing, as on a link just made anew) would go to the next command.
     pub(super) async fn unsubscribe(&mut self, channels: Vec<String>) {
+        let nodes = self.nodes(&channels);
         for batch in channels.chunks(BATCH) {
             self.ask_to_leave(batch).await;
         }
-        if self.echo().await.is_err() {
+        if self.echo(nodes).await.is_err() {
             self.renew().await;
         }
     }
