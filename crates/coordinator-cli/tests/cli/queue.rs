@@ -52,8 +52,8 @@ async fn a_higher_priority_overtakes() {
 #[tokio::test]
 async fn a_priority_out_of_bounds_is_a_wrong_call() {
     let site = Site::start().await;
-    for priority in ["101", "-1", "high"] {
-        let call = ["lock", "run", "job", "--priority", priority, "--", "true"];
+    for priority in ["--priority=101", "--priority=-1", "--priority=high"] {
+        let call = ["lock", "run", "job", priority, "--", "true"];
         site.run(&call).await.exits(2).complains("--priority");
     }
     let call = ["lock", "acquire", "job", "--ttl", "1s", "--owner", ""];
@@ -180,10 +180,7 @@ async fn who_waits_is_told_of_in_words_and_as_a_graph() {
 
     let text = site.run(&["lock", "graph"]).await.exits(0).stdout;
     let [line] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
-    assert!(
-        line.starts_with("a \"job\"\\\\n2 (") || line.starts_with("a \"job\"\\\\\\n2 ("),
-        "{line}"
-    );
+    assert!(line.starts_with("a \"job\"\\\\n2 ("), "{line}");
     assert!(line.contains(&format!(" pid {waits}) waits ")), "{line}");
     assert!(line.contains(" for a b, held by job-1 ("), "{line}");
     assert!(line.ends_with(&format!(" pid {holds})")), "{line}");
