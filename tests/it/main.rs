@@ -2,6 +2,7 @@
 
 mod agreement;
 mod faults;
+mod graph;
 mod locks;
 mod owners;
 mod queue;

@@ -3,8 +3,10 @@
 //! What is said on the command line, and one connection for whichever verb it is.
 
 mod child;
+mod graph;
 mod hold;
 mod inspect;
+mod nested;
 mod run;
 mod view;
 
@@ -15,7 +17,11 @@ use crate::{
     signals::{self, Signals},
 };
 use clap::{Args, Subcommand};
-use coordinator::{Coordinator, key::Name, locks::Token};
+use coordinator::{
+    Coordinator,
+    key::Name,
+    locks::{Lock, Locks, Token},
+};
 use std::{ffi::OsString, time::Duration};
 
 /// The arguments of `lock`.
@@ -45,12 +51,19 @@ enum LockVerb {
     /// List the locks that are held
     #[command(after_help = "Example:\n  coordinator lock list --json | jq '.[].name'")]
     List,
-    /// Show who holds a lock
+    /// Show who holds a lock, and who waits for it
     #[command(after_help = "Exit codes: 0 held, 1 not held.\n\n\
         Example:\n  coordinator lock show deploy")]
     Show {
         /// The lock's name: any text of 1 to 512 bytes
         name: String,
+    },
+    /// Show who waits for whom, deadlocks marked
+    #[command(after_help = "Example:\n  coordinator lock graph --dot | dot -Tsvg > waits.svg")]
+    Graph {
+        /// As a graph in the DOT language
+        #[arg(long)]
+        dot: bool,
     },
 }
 
@@ -58,16 +71,22 @@ const RUN_HELP: &str = "\
 The command finds the fencing token in COORDINATOR_FENCE and the name in COORDINATOR_LOCK.
 If the lock is lost the command is ended with TERM, after 5 s with KILL.
 
-Exit codes: the command's own; 1 held by another, 4 the lock was lost while it ran,
+With --owner, owners that wait for each other in a circle are told so, and the wait that began
+last is given up. A run within a run of the same owner may name a lock again: it runs its command
+under the outer run's lease, ttl and longest hold. The command finds the owner in
+COORDINATOR_OWNER; no run takes it from there, so hand it on with --owner.
+
+Exit codes: the command's own; 1 held by another or a deadlock, 4 the lock was lost while it ran,
 126 the command cannot be run, 127 it was not found, 128+N it was ended by signal N.
 
-Example:
-  coordinator lock run nightly --wait 10m -- ./backup.sh";
+Examples:
+  coordinator lock run nightly --wait 10m -- ./backup.sh
+  coordinator lock run stock --wait 1m --owner job-17 -- ./move.sh";
 
 const ACQUIRE_HELP: &str = "\
 Whoever has the token can renew and release the lock; it ends by itself after the ttl.
 
-Exit codes: 0 acquired, 1 held by another.
+Exit codes: 0 acquired, 1 held by another or a deadlock.
 
 Example:
   held=$(coordinator lock acquire deploy --ttl 5m) || exit; eval \"$held\"; make deploy
@@ -83,6 +102,8 @@ struct RunArgs {
     /// How long to wait if another holds it
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = duration)]
     wait: Duration,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// The longest that the command may hold it; then it is lost
     #[arg(long, value_name = "DUR", value_parser = duration)]
     max_hold: Option<Duration>,
@@ -101,6 +122,33 @@ struct AcquireArgs {
     /// How long to wait if another holds it
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = duration)]
     wait: Duration,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// How to stand in the queue, and for whom.
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// Be served in the order of arrival among the waiters of all processes
+    #[arg(long)]
+    fair: bool,
+    /// Wait with priority, 0 to 100: each step is worth 10 s of waiting
+    #[arg(long, value_name = "N", default_value_t = 0,
+        value_parser = clap::value_parser!(u8).range(0..=100))]
+    priority: u8,
+    /// On whose behalf, 1 to 512 bytes of any text; owners that wait in a circle are told
+    #[arg(long, value_name = "O")]
+    owner: Option<String>,
+}
+
+impl PlaceArgs {
+    fn lock(&self, locks: &Locks, name: &str) -> Result<Lock, Failure> {
+        let mut lock = locks.named(name).with_fair(self.fair).with_priority(self.priority);
+        if let Some(owner) = &self.owner {
+            lock = lock.with_owner(&locks.owner(owner)?);
+        }
+        Ok(lock)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -165,9 +213,14 @@ impl LockVerb {
             | Self::Renew(RenewArgs { name, .. })
             | Self::Release(ReleaseArgs { name, .. })
             | Self::Show { name } => name,
-            Self::List => return Ok(()),
+            Self::List | Self::Graph { .. } => return Ok(()),
         };
         Name::new(name)?;
+        if let Self::Run(RunArgs { place, .. }) | Self::Acquire(AcquireArgs { place, .. }) = self
+            && let Some(owner) = &place.owner
+        {
+            Name::new(owner)?;
+        }
         match self {
             Self::Renew(args) => args.token.read().map(drop),
             Self::Release(args) if args.force => Ok(()),
@@ -183,6 +236,9 @@ impl LockVerb {
 /// Runs the verb.
 pub(crate) async fn run(args: &LockArgs, context: &Context) -> Result<u8, Failure> {
     args.verb.check()?;
+    if let (LockVerb::Graph { dot: true }, true) = (&args.verb, context.json) {
+        return Err(Failure::usage("either --dot or --json (see --help)"));
+    }
     let config = context.config(Need::Redis)?;
     let mut signals = Signals::listen()?;
     let coordinator = tokio::select! {
@@ -198,6 +254,7 @@ pub(crate) async fn run(args: &LockArgs, context: &Context) -> Result<u8, Failur
                 match verb {
                     LockVerb::Renew(args) => hold::renew(args, locks, json).await,
                     LockVerb::Release(args) => hold::release(args, locks, json).await,
+                    LockVerb::Graph { dot } => graph::show(locks, *dot, json).await,
                     LockVerb::Show { name } => inspect::show(name, locks, json).await,
                     _ => inspect::list(locks, json).await,
                 }

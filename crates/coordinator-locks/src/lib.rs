@@ -32,12 +32,17 @@
 //! * An acquire without an answer, or dropped at any point, leaves no lock behind: it is given up
 //!   in the background, or expires within its ttl.
 //! * Held by another, lost, and unreachable are three different answers.
+//! * Who waits stands in one queue of all processes and is served in its order; who does not wait
+//!   is refused while somebody does. Dead waiters are passed over, in about a second together.
+//! * Owners that wait for each other in a circle are told, and who is told did wait in it.
 //!
 //! # Not guaranteed
 //! * With failover a lock is for *efficiency*: two may believe in it for a while. *Correctness*
 //!   is the fence, checked at the resource.
-//! * Order between processes: whoever is first takes a lock that is given up. Within a process
-//!   waiters are served in order.
+//! * Order between the waiters of different processes, unless they ask for it
+//!   ([`Lock::with_fair`]): else a process has one place in the queue for all who wait there.
+//! * A queue that outlives its state: after a flush or a failover waiters find their places again
+//!   by the tickets they were given, but whoever asks before them may be first.
 //! * Fences rising if the server lost its state *and* its clock was set back *and* this process
 //!   has not seen the name's shard before.
 //! * That the clock runs while the machine is suspended: a holder that sleeps with its machine
@@ -52,6 +57,7 @@ mod client;
 mod deadlock;
 mod embedded;
 mod fence;
+mod graph;
 mod guard;
 mod lease;
 mod lock;
@@ -70,6 +76,7 @@ mod watchdog;
 mod worker;
 
 pub use fence::{Admission, FenceCheck, FenceRegister};
+pub use graph::Edge;
 pub use guard::{Detached, Guard, Release, Renew};
 pub use lease::{Lease, LossReason};
 pub use lock::Lock;

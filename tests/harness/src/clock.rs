@@ -1,4 +1,4 @@
-//! Compiles the clock shim and owns the file through which one server's clock is moved.
+//! Compiles the clock shim and owns the file through which the clock of a process is moved.
 //!
 //! The arithmetic is in `clock_shim.c`. libfaketime would do more, and hangs Debian's redis-server.
 
@@ -12,17 +12,21 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 
 const SOURCE: &str = include_str!("clock_shim.c");
 
-/// The clock of one server.
+/// The wall clock of processes that run with [`env`](Self::env) in their environment: a server's,
+/// or a program's under test. Monotonic clocks stay true.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub struct Clock {
     library: PathBuf,
     path: PathBuf,
     file: File,
 }
 
 impl Clock {
-    /// Puts the shim and an offset of 0 into the folder of a server.
-    pub(crate) fn new(folder: &Path) -> Result<Self> {
+    /// Puts the shim and an offset of 0 into a folder, which must outlive the processes.
+    ///
+    /// # Errors
+    /// If there is no C compiler, or the folder cannot be written to.
+    pub fn new(folder: &Path) -> Result<Self> {
         let library = folder.join("clock_shim.so");
         std::fs::write(&library, compiled()?).context("write the clock shim")?;
         let path = folder.join("clock_offset_us");
@@ -38,14 +42,21 @@ impl Clock {
         Ok(clock)
     }
 
-    /// What the server's environment must hold.
-    pub(crate) fn env(&self) -> Result<[(&'static str, &str); 2]> {
+    /// What the environment must hold; children inherit it, and the clock with it.
+    ///
+    /// # Errors
+    /// If the folder's name is not UTF-8.
+    pub fn env(&self) -> Result<[(&'static str, &str); 2]> {
         let library = self.library.to_str().context("the folder's name is not UTF-8")?;
         let path = self.path.to_str().context("the folder's name is not UTF-8")?;
         Ok([("LD_PRELOAD", library), ("COORDINATOR_CLOCK_SHIM", path)])
     }
 
-    pub(crate) fn set_offset_us(&self, offset: i64) -> Result<()> {
+    /// Sets how far the clock is ahead of the true one, at once.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set_offset_us(&self, offset: i64) -> Result<()> {
         self.file.write_all_at(&offset.to_ne_bytes(), 0).context("write the clock's offset")
     }
 

@@ -43,6 +43,7 @@ mod util;
 mod tests;
 
 pub use builder::Builder;
+pub use clock::Clock;
 pub use cluster::{Cluster, Move};
 pub use proxy::{Proxy, Rule, RuleHandle};
 pub use resp::{Connection, Resp};

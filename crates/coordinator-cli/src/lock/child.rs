@@ -1,7 +1,7 @@
 //! The command that runs under a lock, as a process: started, told of signals, and ended.
 
+use super::nested::Grant;
 use crate::{failure::Failure, signals};
-use coordinator::locks::Lease;
 use rustix::process::{
     Pid, Signal, getpgrp, kill_process, kill_process_group, test_kill_process_group,
 };
@@ -25,19 +25,17 @@ pub(super) struct Child {
     /// the terminal. So where a person sits before us it stays in our group, as with
     /// `timeout --foreground`: the keys (Ctrl-C, Ctrl-Z, Ctrl-\) reach it by themselves, and a
     /// loss ends the command itself but not the children that it leaves behind.
+    /// A run under the lease of an outer run stays in the group which that one ends.
     leads: bool,
 }
 
 impl Child {
     /// Starts it; 127 if there is no such command, 126 if it cannot be run, as shells have it.
-    pub(super) fn spawn(command: &[OsString], lease: &Lease) -> Result<Self, Failure> {
+    pub(super) fn spawn(command: &[OsString], grant: &Grant<'_>) -> Result<Self, Failure> {
         let (program, args) = command.split_first().ok_or_else(|| Failure::usage("no command"))?;
-        let leads = !is_foreground();
+        let leads = !grant.is_again && !is_foreground();
         let mut process = process::Command::new(program);
-        process
-            .args(args)
-            .env("COORDINATOR_FENCE", lease.fence().to_string())
-            .env("COORDINATOR_LOCK", lease.name());
+        process.args(args).envs(grant.variables());
         if leads {
             process.process_group(0);
         }

@@ -3,7 +3,7 @@
 
 use super::{
     AcquireArgs, ReleaseArgs, RenewArgs,
-    view::{self, HolderView, millis},
+    view::{self, BlockedView, HolderView, millis},
 };
 use crate::{
     failure::{Failure, exit},
@@ -21,7 +21,8 @@ pub(super) async fn acquire(
     json: bool,
     signals: &mut Signals,
 ) -> Result<u8, Failure> {
-    let lock = locks.named(&args.name).with_ttl(args.ttl).with_wait(args.wait).with_watchdog(false);
+    let lock = args.place.lock(locks, &args.name)?;
+    let lock = lock.with_ttl(args.ttl).with_wait(args.wait).with_watchdog(false);
     let outcome = tokio::select! {
         outcome = lock.acquire() => outcome?,
         // What the attempt may have left is given up while the connection is closed.
@@ -35,6 +36,15 @@ pub(super) async fn acquire(
                 output::json(&json!({ "acquired": false, "holder": holder }))?;
             } else {
                 output::note(view::held(&args.name, holder.as_ref()));
+            }
+            return Ok(exit::REFUSED);
+        }
+        Outcome::Deadlock { cycle } => {
+            if json {
+                let cycle: Vec<_> = cycle.iter().map(BlockedView::from).collect();
+                output::json(&json!({ "acquired": false, "holder": null, "cycle": cycle }))?;
+            } else {
+                output::note(view::deadlock(&cycle));
             }
             return Ok(exit::REFUSED);
         }

@@ -1,12 +1,18 @@
 //! `lock run`: a command under a lock. The lock is released before we end, however that is.
 
-use super::{RunArgs, child::Child, view};
+use super::{
+    RunArgs,
+    child::Child,
+    nested::{Grant, Outer},
+    view,
+};
 use crate::{
     failure::{Failure, exit},
     output,
     signals::{self, Signals},
 };
-use coordinator::locks::{Guard, Locks, Outcome, Release};
+use coordinator::locks::{Locks, Outcome, Release};
+use std::{fmt, pin::pin};
 
 /// How the command ended.
 enum Ended {
@@ -22,7 +28,16 @@ pub(super) async fn run(
     locks: &Locks,
     signals: &mut Signals,
 ) -> Result<u8, Failure> {
-    let mut lock = locks.named(&args.name).with_ttl(args.ttl).with_wait(args.wait);
+    let owner = args.place.owner.as_deref();
+    let outer = tokio::select! {
+        outer = Outer::find(locks, &args.name, owner) => outer?,
+        signal = signals.next() => return Ok(signals::code(signal.as_raw())),
+    };
+    if let Some(outer) = outer {
+        return again(args, locks, &outer, signals).await;
+    }
+    let lock = args.place.lock(locks, &args.name)?;
+    let mut lock = lock.with_ttl(args.ttl).with_wait(args.wait);
     if let Some(max_hold) = args.max_hold {
         lock = lock.with_max_hold(max_hold);
     }
@@ -37,11 +52,16 @@ pub(super) async fn run(
             output::note(view::held(&args.name, holder.as_ref()));
             return Ok(exit::REFUSED);
         }
+        Outcome::Deadlock { cycle } => {
+            output::note(view::deadlock(&cycle));
+            return Ok(exit::REFUSED);
+        }
         _ => {
             return Err(Failure::new(exit::UNAVAILABLE, "an answer of a newer library"));
         }
     };
-    let ended = command(args, &guard, signals).await;
+    let grant = Grant { name: &args.name, fence: guard.fence(), owner, is_again: false };
+    let ended = command(args, &grant, guard.lost(), signals).await;
     let released = guard.release().await;
     if let Err(error) = &released {
         output::note(format_args!(
@@ -62,13 +82,38 @@ pub(super) async fn run(
     }
 }
 
-async fn command(args: &RunArgs, guard: &Guard, signals: &mut Signals) -> Result<Ended, Failure> {
-    let mut child = Child::spawn(&args.command, guard.lease())?;
+/// Runs under the lease of an outer run, which renews it, tells of its loss and gives it up.
+async fn again(
+    args: &RunArgs,
+    locks: &Locks,
+    outer: &Outer,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let owner = args.place.owner.as_deref();
+    let grant = Grant { name: &args.name, fence: outer.fence, owner, is_again: true };
+    let gone = async {
+        outer.gone(locks).await;
+        "the run around this one holds it no more"
+    };
+    match command(args, &grant, gone, signals).await? {
+        Ended::Lost => Ok(exit::LOST),
+        Ended::Itself(code) => Ok(code),
+    }
+}
+
+async fn command(
+    args: &RunArgs,
+    grant: &Grant<'_>,
+    lost: impl Future<Output = impl fmt::Display>,
+    signals: &mut Signals,
+) -> Result<Ended, Failure> {
+    let mut child = Child::spawn(&args.command, grant)?;
+    let mut lost = pin!(lost);
     loop {
         tokio::select! {
             // A command that ends at the moment of the loss may have run past it.
             biased;
-            reason = guard.lost() => {
+            reason = &mut lost => {
                 output::note(format_args!(
                     "lock {} was lost: {reason}; the command is ended",
                     args.name

@@ -21,7 +21,7 @@ async fn a_lock_is_held_over_several_commands() {
     let refused = refused.json();
     assert!(keys(&refused).into_iter().eq(["acquired", "holder"]), "{refused}");
     assert_eq!(refused["acquired"], false);
-    let holder = ["host", "pid", "since_ms"];
+    let holder = ["host", "id", "owner", "pid", "since_ms"];
     assert!(keys(&refused["holder"]).into_iter().eq(holder), "{refused}");
 
     let token = got["token"].as_str().expect("a token");
@@ -113,11 +113,18 @@ async fn a_waiter_gets_what_is_given_up_and_is_counted() {
     let site = Site::start().await;
     let token = site.acquire("n").await;
     let waiter = site.spawn(&["lock", "acquire", "n", "--ttl", "10m", "--wait", "60s"]);
-    eventually(LONG, "the waiter is seen", async || {
-        let shown = site.run(&["lock", "show", "n", "--json"]).await.exits(0).json();
-        shown["waiters"] == 1
-    })
-    .await;
+    site.waited_for("n", 1).await;
+    let shown = site.run(&["lock", "show", "n", "--json"]).await.exits(0).json();
+    assert_eq!(shown["waiters"], 1, "{shown}");
+    let waiting = shown["waiting"].as_array().expect("an array");
+    let [one] = &waiting[..] else { panic!("{shown}") };
+    let expected = ["host", "owner", "pid", "priority", "task", "waited_ms"];
+    assert!(keys(one).into_iter().eq(expected), "{shown}");
+    assert_eq!(one["pid"].as_u64(), waiter.id().map(u64::from));
+    assert_eq!(one["waited_ms"], shown["longest_wait_ms"]);
+    let listed = site.run(&["lock", "list", "--json"]).await.exits(0).json();
+    assert_eq!(listed[0]["waiters"], 1, "{listed}");
+    assert!(listed[0]["longest_wait_ms"].is_u64(), "{listed}");
     site.run(&["lock", "release", "n", "--token", &token]).await.exits(0);
     crate::support::finish(waiter).await.exits(0);
     let call = ["lock", "acquire", "n", "--ttl", "1s", "--wait", "50ms"];
@@ -139,8 +146,8 @@ async fn who_looks_learns_no_token() {
     let listed = listed.as_array().expect("an array");
     let found: Vec<_> = listed.iter().map(|lock| &lock["name"]).collect();
     assert_eq!(found, [&Value::from(&*names[1]), &Value::from(&*names[0])]);
-    let expected = ["fence", "holder", "name", "ttl_ms", "waiters"];
-    let holder = ["host", "pid", "since_ms"];
+    let expected = ["fence", "holder", "longest_wait_ms", "name", "ttl_ms", "waiters"];
+    let holder = ["host", "id", "owner", "pid", "since_ms"];
     for lock in listed {
         assert!(keys(lock).into_iter().eq(expected), "{lock}");
         assert!(keys(&lock["holder"]).into_iter().eq(holder), "{lock}");
@@ -151,7 +158,10 @@ async fn who_looks_learns_no_token() {
     assert!(table.stdout.contains("a\\r\\n\\u{1b}[31m{}*é☃"), "{table:?}");
     let show = site.run(&["-vvv", "lock", "show", "b"]).await.exits(0);
     let shown = site.run(&["lock", "show", "b", "--json"]).await.exits(0);
-    assert!(keys(&shown.json()).into_iter().eq(expected), "{shown:?}");
+    let one = [&expected[..5], &["waiters", "waiting"]].concat();
+    assert!(keys(&shown.json()).into_iter().eq(one), "{shown:?}");
+    assert_eq!(shown.json()["waiting"], json!([]));
+    assert_eq!(shown.json()["longest_wait_ms"], Value::Null);
     for token in &tokens {
         for seen in [&list, &table, &show, &shown] {
             assert!(!format!("{seen:?}").contains(token), "{seen:?}");

@@ -2,6 +2,8 @@
 
 mod health;
 mod hold;
+mod owners;
+mod queue;
 mod run;
 mod support;
 mod usage;

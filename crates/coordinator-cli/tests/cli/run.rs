@@ -1,30 +1,14 @@
 //! `lock run`: the command's end, the lock's loss, signals, and what is left behind.
 
-use crate::support::{LONG, Site, finish, runs, send, written};
+use crate::support::{Desk, LONG, Site, finish, runs, send, written};
 use coordinator_harness::eventually;
 use rustix::process::Signal;
-use std::path::PathBuf;
-use tempfile::TempDir;
 use tokio::process::Child;
 
-/// A folder for what the commands under the lock write.
-struct Desk(TempDir);
-
 impl Desk {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     /// `lock run n [options] -- sh -c script`, in the folder.
     fn run(&self, site: &Site, options: &[&str], script: &str) -> Child {
-        let args = [&["lock", "run", "n"], options, &["--", "sh", "-c", script]].concat();
-        let mut command = site.command(&args);
-        command.current_dir(self.0.path());
-        command.spawn().expect("the binary runs")
+        self.spawn(site, &[&["lock", "run", "n"], options, &["--", "sh", "-c", script]].concat())
     }
 }
 
@@ -210,11 +194,7 @@ async fn who_is_interrupted_while_waiting_leaves_nothing() {
         site.spawn(&["lock", "run", "n", "--wait", "10m", "--", "true"]),
         site.spawn(&["lock", "acquire", "n", "--ttl", "10m", "--wait", "10m"]),
     ];
-    eventually(LONG, "both wait", async || {
-        let shown = site.run(&["lock", "show", "n", "--json"]).await.exits(0).json();
-        shown["waiters"] == 2
-    })
-    .await;
+    site.waited_for("n", 2).await;
     for child in waiting {
         send(&child, Signal::INT);
         let done = finish(child).await.exits(130);
@@ -234,7 +214,7 @@ async fn what_our_caller_ignores_stays_ignored() {
         .args(["-c", "trap '' HUP; exec \"$@\"", "sh", binary])
         .args(["--url", &site.server.url(), "--prefix", &site.prefix])
         .args(["lock", "run", "n", "--", "sh", "-c", inner])
-        .current_dir(desk.0.path())
+        .current_dir(desk.folder.path())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .process_group(0)

@@ -3,7 +3,13 @@
 use coordinator_harness::{Builder, RedisServer, Resp, eventually, fresh_prefix};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// Far beyond what anything here takes; whoever reaches it hangs.
@@ -14,7 +20,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 pub(crate) const DEAD: &str = "redis://127.0.0.1:1";
 
 const VARIABLES: &[&str] = &[
+    "COORDINATOR_FENCE",
     "COORDINATOR_FILE",
+    "COORDINATOR_HELD",
+    "COORDINATOR_LOCK",
+    "COORDINATOR_OWNER",
     "COORDINATOR_PREFIX",
     "COORDINATOR_TOKEN",
     "COORDINATOR_URL",
@@ -119,6 +129,42 @@ pub(crate) fn runs(pid: &str) -> bool {
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").starts_with(" Z"))
 }
 
+/// A folder for what the commands under a lock write.
+pub(crate) struct Desk {
+    pub(crate) folder: TempDir,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Says something to commands that look for a file.
+    pub(crate) fn put(&self, name: &str) {
+        std::fs::write(self.file(name), "").expect("a file");
+    }
+
+    pub(crate) fn lines(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.file(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The binary in the folder; scripts find it in `BIN`.
+    pub(crate) fn command(&self, site: &Site, args: &[&str]) -> Command {
+        let mut command = site.command(args);
+        command.current_dir(self.folder.path()).env("BIN", env!("CARGO_BIN_EXE_coordinator"));
+        command
+    }
+
+    pub(crate) fn spawn(&self, site: &Site, args: &[&str]) -> Child {
+        self.command(site, args).spawn().expect("the binary runs")
+    }
+}
+
 /// A private server and a prefix, and the binary told of both by its environment.
 pub(crate) struct Site {
     pub(crate) server: RedisServer,
@@ -155,9 +201,30 @@ impl Site {
         answer["token"].as_str().expect("a token").to_owned()
     }
 
+    /// Gives up what [`acquire`](Self::acquire) took.
+    pub(crate) async fn release(&self, name: &str, token: &str) {
+        self.run(&["lock", "release", name, "--token", token]).await.exits(0);
+    }
+
+    /// Waits until so many stand in the queue of a lock, as the server has it.
+    pub(crate) async fn waited_for(&self, name: &str, waiters: i64) {
+        eventually(LONG, "they wait", async || {
+            let Some(queue) = self.keys(&format!("queue:{name}")).await.pop() else {
+                return waiters == 0;
+            };
+            let count = self.server.command(&["ZCARD", &queue]).await;
+            count.expect("ZCARD is answered").as_int() == Some(waiters)
+        })
+        .await;
+    }
+
     /// The keys of locks that are held, as the server has them.
     pub(crate) async fn held(&self) -> Vec<String> {
-        let pattern = format!("{}:*:lock:*", self.prefix);
+        self.keys("lock:*").await
+    }
+
+    async fn keys(&self, end: &str) -> Vec<String> {
+        let pattern = format!("{}:*:{end}", self.prefix);
         let answer = self.server.command(&["KEYS", &pattern]).await;
         let answer = answer.and_then(Resp::ok).expect("KEYS is answered");
         let found = answer.as_array().expect("KEYS answers an array").iter();

@@ -109,7 +109,7 @@ async fn the_prefix_separates() {
 
 #[tokio::test]
 async fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 10] = [
+    let verbs: [&[&str]; 11] = [
         &[],
         &["demo"],
         &["health"],
@@ -119,6 +119,7 @@ async fn every_verb_explains_itself_with_an_example() {
         &["lock", "release"],
         &["lock", "list"],
         &["lock", "show"],
+        &["lock", "graph"],
         &["completions"],
     ];
     for verb in verbs {
