@@ -5,6 +5,7 @@
 mod child;
 mod hold;
 mod inspect;
+mod log;
 mod run;
 mod view;
 
@@ -52,6 +53,10 @@ enum LockVerb {
         /// The lock's name: any text of 1 to 512 bytes
         name: String,
     },
+    /// Tell what happened to locks: who acquired, waited, released, lost
+    #[command(after_help = "With --json one document for each entry, on a line of its own.\n\n\
+        Example:\n  coordinator lock log --since 15m --lock deploy")]
+    Log(LogArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -101,6 +106,19 @@ struct AcquireArgs {
     /// How long to wait if another holds it
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = duration)]
     wait: Duration,
+}
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// How long ago it may have happened
+    #[arg(long, value_name = "DUR", default_value = "1h", value_parser = duration)]
+    since: Duration,
+    /// What happened to this lock alone
+    #[arg(long, value_name = "NAME")]
+    lock: Option<String>,
+    /// How many entries at the most: the newest
+    #[arg(long, value_name = "N", default_value = "1000")]
+    limit: usize,
 }
 
 #[derive(Debug, Args)]
@@ -165,7 +183,8 @@ impl LockVerb {
             | Self::Renew(RenewArgs { name, .. })
             | Self::Release(ReleaseArgs { name, .. })
             | Self::Show { name } => name,
-            Self::List => return Ok(()),
+            Self::Log(LogArgs { lock: Some(name), .. }) => name,
+            Self::List | Self::Log(_) => return Ok(()),
         };
         Name::new(name)?;
         match self {
@@ -199,6 +218,7 @@ pub(crate) async fn run(args: &LockArgs, context: &Context) -> Result<u8, Failur
                     LockVerb::Renew(args) => hold::renew(args, locks, json).await,
                     LockVerb::Release(args) => hold::release(args, locks, json).await,
                     LockVerb::Show { name } => inspect::show(name, locks, json).await,
+                    LockVerb::Log(args) => log::log(args, locks, json).await,
                     _ => inspect::list(locks, json).await,
                 }
             };

@@ -174,3 +174,59 @@ async fn a_log_that_is_switched_off_says_nothing() {
     assert!(told(&locks).await.is_empty());
     assert!(told(&locks.peer()).await.is_empty());
 }
+
+#[cfg(feature = "redis")]
+mod faults {
+    use super::*;
+    use coordinator_core::{Config, redis::Connection};
+    use coordinator_harness::{RedisServer, eventually, fresh_prefix};
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    async fn start() -> (RedisServer, Locks) {
+        let server = RedisServer::start().await.expect("a server");
+        let config = Config::from_url(&server.url()).expect("a URL");
+        let config = config.with_prefix(&fresh_prefix()).expect("a prefix");
+        let connection = Connection::connect(config).await.expect("a connection");
+        (server, Locks::redis(&connection))
+    }
+
+    #[tokio::test]
+    async fn what_happens_while_the_server_is_away_is_told_once_it_is_back() {
+        let (server, locks) = start().await;
+        let guard = locks.acquire("a").await.expect("an answer").acquired().expect("acquired");
+        assert_eq!(words(&told(&locks).await), ["acquired"]);
+        server.kill().await;
+        drop(guard);
+        // Nobody waits for the log for longer than for one attempt.
+        locks.inner.journal.flush().await;
+        server.start_again().await.expect("a restart");
+        let peer = locks.peer();
+        eventually(LONG, "it is told", async || {
+            let read = peer.log(SECOND * 1000, 10).await;
+            read.is_ok_and(|read| words(&read).contains(&"released"))
+        })
+        .await;
+        let released = told(&peer).await.iter().filter(|e| e.event.name() == "released").count();
+        assert_eq!(released, 1);
+    }
+
+    #[tokio::test]
+    async fn what_full_memory_refuses_is_counted_and_harms_nobody() {
+        let (server, locks) = start().await;
+        let guard = locks.acquire("a").await.expect("an answer").acquired().expect("acquired");
+        server.command(&["CONFIG", "SET", "maxmemory", "1"]).await.expect("an answer");
+        locks.inner.journal.flush().await;
+        guard.release().await.expect("released");
+        locks.inner.journal.flush().await;
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]).await.expect("an answer");
+        drop(locks.acquire("b").await.expect("an answer"));
+        eventually(LONG, "it is told", async || words(&told(&locks).await).contains(&"released"))
+            .await;
+        let mut read = told(&locks).await;
+        assert!(read.iter().all(|entry| entry.lock != "a"), "{read:?}");
+        read.retain(|entry| entry.lock.is_empty());
+        assert_eq!(read.len(), 1, "{read:?}");
+        assert_eq!(read[0].event, LockEvent::Skipped { count: 2 });
+    }
+}
