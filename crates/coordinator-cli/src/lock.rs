@@ -6,6 +6,7 @@ mod child;
 mod graph;
 mod hold;
 mod inspect;
+mod log;
 mod nested;
 mod run;
 mod view;
@@ -65,6 +66,10 @@ enum LockVerb {
         #[arg(long)]
         dot: bool,
     },
+    /// Tell what happened to locks: who acquired, waited, released, lost
+    #[command(after_help = "With --json one document for each entry, on a line of its own.\n\n\
+        Example:\n  coordinator lock log --since 15m --lock deploy")]
+    Log(LogArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -152,6 +157,19 @@ impl PlaceArgs {
 }
 
 #[derive(Debug, Args)]
+struct LogArgs {
+    /// How long ago it may have happened
+    #[arg(long, value_name = "DUR", default_value = "1h", value_parser = duration)]
+    since: Duration,
+    /// What happened to this lock alone
+    #[arg(long, value_name = "NAME")]
+    lock: Option<String>,
+    /// How many entries at the most: the newest
+    #[arg(long, value_name = "N", default_value = "1000")]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
 struct RenewArgs {
     /// The lock's name
     name: String,
@@ -213,7 +231,8 @@ impl LockVerb {
             | Self::Renew(RenewArgs { name, .. })
             | Self::Release(ReleaseArgs { name, .. })
             | Self::Show { name } => name,
-            Self::List | Self::Graph { .. } => return Ok(()),
+            Self::Log(LogArgs { lock: Some(name), .. }) => name,
+            Self::List | Self::Log(_) | Self::Graph { .. } => return Ok(()),
         };
         Name::new(name)?;
         if let Self::Run(RunArgs { place, .. }) | Self::Acquire(AcquireArgs { place, .. }) = self
@@ -256,6 +275,7 @@ pub(crate) async fn run(args: &LockArgs, context: &Context) -> Result<u8, Failur
                     LockVerb::Release(args) => hold::release(args, locks, json).await,
                     LockVerb::Graph { dot } => graph::show(locks, *dot, json).await,
                     LockVerb::Show { name } => inspect::show(name, locks, json).await,
+                    LockVerb::Log(args) => log::log(args, locks, json).await,
                     _ => inspect::list(locks, json).await,
                 }
             };

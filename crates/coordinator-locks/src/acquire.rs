@@ -7,8 +7,10 @@ use crate::{
     deadlock::Watch,
     lease,
     lock::Options,
+    log::LockEvent,
     outcome::{Blocked, Outcome},
-    token::{Fence, Holder, Identity, Token},
+    telemetry::{self, Counted},
+    token::{Holder, Identity, Token},
     turns::{Told, Waiter},
     waiting::Place,
 };
@@ -31,26 +33,63 @@ enum Attempt {
     Again,
 }
 
-/// Acquires, waiting as the options say.
+/// Acquires, waiting as the options say, and tells what it came to.
 pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) -> Result<Outcome> {
+    let started = inner.clock().now();
+    let identity = Arc::new(Identity {
+        task: options.task.clone(),
+        id: format!("{}-{}-{:08x}", inner.host, std::process::id(), rand::random::<u32>()),
+        owner: options.owner.as_ref().map(|owner| owner.name().to_owned()),
+        ..Identity::new(&inner.host)
+    });
+    let mut waiting = None;
+    let ended = seek(Pending::new(inner, name, options, &identity), &mut waiting).await;
+    let took = inner.clock().now().saturating_since(started);
+    match &ended {
+        Ok(Outcome::Acquired(guard)) => {
+            telemetry::WAITED.record(took);
+            let waited = waiting.is_some().then_some(took);
+            guard.lease().0.tell(LockEvent::Acquired { waited });
+        }
+        // Who does not wait at all is told, and need not be told of.
+        Ok(Outcome::TimedOut { .. }) if !options.wait.is_zero() => {
+            inner.journal.tell(name, None, &identity, LockEvent::TimedOut { waited: took });
+        }
+        Ok(Outcome::Deadlock { cycle }) => {
+            let event = LockEvent::Deadlock { waited: took, cycle: cycle.clone() };
+            inner.journal.tell(name, None, &identity, event);
+        }
+        _ => {}
+    }
+    ended
+}
+
+/// Acquires; `waiting` is counted from when another is known to hold the lock.
+async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<Outcome> {
+    let Pending { inner, options, .. } = claim;
+    let name = claim.claim.name.clone();
     let clock = inner.clock().clone();
     let started = clock.now();
     let deadline = started + options.wait;
     // Whoever does not wait still waits for the answer.
     let limit = deadline.max(started + inner.backend.step_timeout());
-    let mut claim = Pending::new(inner, name, options);
     if options.wait.is_zero() {
         return claim.once(limit).await;
     }
-    let place = inner.lines.enter(name);
+    let place = inner.lines.enter(&name);
     // One of a process stands in the queue, unless somebody wants a place of its own.
     let _head = if options.own_place() {
         None
     } else {
-        let Some(head) = until(&*clock, deadline, place.first()).await else {
+        let mut head = place.try_first();
+        if head.is_none() {
+            *waiting = Some(telemetry::LOCKS_WAITING.enter());
+            head = until(&*clock, deadline, place.first()).await;
+        }
+        if head.is_none() {
             return timed_out(&place);
-        };
-        Some(head)
+        }
+        head
     };
     let mut backoff = Duration::from_millis(20);
     // Whether the last answer was that another holds it.
@@ -61,6 +100,7 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
         if let Ok(Attempt::Held(holder)) = &attempt {
             place.learn(holder.clone());
             held = true;
+            waiting.get_or_insert_with(|| telemetry::LOCKS_WAITING.enter());
             watch = watch.or_else(|| claim.watch());
             let heard = tokio::select! {
                 biased;
@@ -81,7 +121,8 @@ pub(crate) async fn acquire(inner: &Arc<Inner>, name: &Name, options: &Options) 
         }
         match attempt {
             Ok(Attempt::Granted(guard)) => {
-                let holder = claim.identity.clone().holder(guard.fence().get(), clock.unix_time());
+                let identity = Identity::clone(&claim.identity);
+                let holder = identity.holder(guard.fence().get(), clock.unix_time());
                 place.learn(Some(holder));
                 end(watch).await;
                 return Ok(Outcome::Acquired(guard));
@@ -146,7 +187,7 @@ struct Pending<'a> {
     inner: &'a Arc<Inner>,
     options: &'a Options,
     claim: Claim,
-    identity: Identity,
+    identity: Arc<Identity>,
     /// Known to those who hear of turns, once it waits.
     waiter: Option<Waiter>,
     /// Whether the token may have won, or may yet win.
@@ -154,14 +195,13 @@ struct Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
-    fn new(inner: &'a Arc<Inner>, name: &Name, options: &'a Options) -> Self {
-        let identity = Identity {
-            host: inner.host.clone(),
-            pid: std::process::id(),
-            task: options.task.clone(),
-            id: format!("{}-{}-{:08x}", inner.host, std::process::id(), rand::random::<u32>()),
-            owner: options.owner.as_ref().map(|owner| owner.name().to_owned()),
-        };
+    fn new(
+        inner: &'a Arc<Inner>,
+        name: &Name,
+        options: &'a Options,
+        identity: &Arc<Identity>,
+    ) -> Self {
+        let identity = identity.clone();
         let claim = Claim {
             name: name.clone(),
             token: Token::random(),
@@ -242,12 +282,13 @@ impl<'a> Pending<'a> {
             name: self.claim.name.clone(),
             token: self.claim.token.clone(),
             fence,
-            id: self.identity.id.clone(),
+            identity: self.identity.clone(),
             ttl: self.claim.ttl,
             sent,
             hold_until: self.options.max_hold.map(|hold| sent + hold),
         };
-        let state = Arc::new(lease::State::new(granted, clock.clone()));
+        let journal = self.inner.journal.clone();
+        let state = Arc::new(lease::State::new(granted, clock.clone(), journal));
         if !state.is_valid() {
             // The answer came too late to be of use.
             self.give_up();
@@ -259,7 +300,7 @@ impl<'a> Pending<'a> {
         if self.options.watchdog {
             self.inner.watchdog.watch(&self.inner.backend, state.clone(), sent);
         }
-        tracing::debug!(lock = %self.claim.name, fence = %Fence::new(fence), "acquired");
+        state.begin();
         Attempt::Granted(Guard::new(self.inner.clone(), Lease(state)))
     }
 

@@ -152,6 +152,27 @@ pub(crate) struct Awaited {
     pub(crate) since_us: u64,
 }
 
+/// How many entries the log keeps, about: the newest.
+pub(crate) const LOG: usize = 10_000;
+
+/// An entry for the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// Different for every entry, so that one that is delivered twice is told once.
+    pub(crate) id: String,
+    /// How long ago it happened.
+    pub(crate) age: Duration,
+    pub(crate) entry: Vec<u8>,
+}
+
+/// An entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Logged {
+    /// When it happened, as time since the Unix epoch on the backend's clock.
+    pub(crate) at: Duration,
+    pub(crate) entry: Vec<u8>,
+}
+
 /// A waiter as the backend sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Queued {
@@ -269,6 +290,13 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// What an owner waits for.
     fn waits_of<'a>(&'a self, owner: &'a Name) -> BoxFuture<'a, Result<Vec<Awaited>>>;
+
+    /// Appends to the log.
+    fn log<'a>(&'a self, lines: &'a [Line]) -> BoxFuture<'a, Result<()>>;
+
+    /// The newest entries of the log that are not older than `since`, the newest first; at most
+    /// `limit`, and each once.
+    fn read_log(&self, since: Duration, limit: u64) -> BoxFuture<'_, Result<Vec<Logged>>>;
 
     /// Listens for the turns of a client's waiters of one shard; what happens from the return on is
     /// heard.

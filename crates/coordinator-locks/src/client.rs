@@ -4,6 +4,7 @@
 use crate::{
     backend::{Backend, Released, Renewal, Renewed, SHARDS, Surrender},
     guard::Renew,
+    journal::Journal,
     lease::LossReason,
     token::Token,
     turns::Turns,
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) turns: Arc<Turns>,
     pub(crate) watchdog: Watchdog,
     pub(crate) worker: Worker,
+    pub(crate) journal: Arc<Journal>,
     pub(crate) host: String,
     /// The highest fence seen in each shard: at least that of each name in it, in bounded memory.
     fences: Vec<AtomicU64>,
@@ -39,16 +41,25 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        let host: String = gethostname::gethostname().to_string_lossy().chars().take(64).collect();
+        let journal = Arc::new(Journal::new(backend.clock().clone(), &host));
         Self {
             backend,
+            journal,
             lines: Arc::default(),
             turns: Arc::new(Turns::new()),
             watchdog: Watchdog::new(),
             worker: Worker::new(),
-            host: gethostname::gethostname().to_string_lossy().chars().take(64).collect(),
+            host,
             fences: (0..SHARDS).map(|_| AtomicU64::new(0)).collect(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// Starts whoever works in the background; must be called within a runtime.
+    pub(crate) fn start(&self) {
+        self.worker.start(&self.backend, &self.turns);
+        self.journal.start(&self.backend);
     }
 
     /// Refuses whatever is asked from now on.

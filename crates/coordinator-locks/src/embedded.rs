@@ -7,8 +7,8 @@ mod queue;
 
 use crate::{
     backend::{
-        ALIVE, Acquired, Admitted, Awaited, Backend, Claim, Client, Queued, Released, Renewal,
-        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups,
+        ALIVE, Acquired, Admitted, Awaited, Backend, Claim, Client, LOG, Line, Logged, Queued,
+        Released, Renewal, Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups,
     },
     token::{Fence, Identity, Token},
 };
@@ -20,7 +20,7 @@ use coordinator_core::{
 };
 use queue::{Asks, Clients, Queue};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     future::ready,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
@@ -46,6 +46,7 @@ struct State {
     clients: HashMap<u16, Clients>,
     /// By owner: until when it waits, and for what.
     waits: HashMap<Name, Vec<(Instant, Awaited)>>,
+    log: VecDeque<(String, Logged)>,
     /// How many entries may pile up before what has expired is swept out.
     sweep_at: usize,
 }
@@ -443,6 +444,28 @@ impl Backend for Embedded {
         let (mut state, now) = self.now();
         let waits = state.waits_of(owner, now).iter().map(|(_, wait)| wait.clone()).collect();
         Box::pin(ready(Ok(waits)))
+    }
+
+    fn log<'a>(&'a self, lines: &'a [Line]) -> BoxFuture<'a, Result<()>> {
+        let now = self.clock.unix_time();
+        let log = &mut self.now().0.log;
+        for Line { id, age, entry } in lines {
+            let at = now.saturating_sub(*age);
+            log.push_back((id.clone(), Logged { at, entry: entry.clone() }));
+        }
+        log.drain(..log.len().saturating_sub(LOG));
+        Box::pin(ready(Ok(())))
+    }
+
+    fn read_log(&self, since: Duration, limit: u64) -> BoxFuture<'_, Result<Vec<Logged>>> {
+        let from = self.clock.unix_time().saturating_sub(since);
+        let (state, _) = self.now();
+        let mut seen = HashSet::new();
+        let read = state.log.iter().rev();
+        let read = read.filter(|(id, logged)| logged.at >= from && seen.insert(id));
+        let read = read.take(usize::try_from(limit).unwrap_or(usize::MAX));
+        let read = read.map(|(_, logged)| logged.clone()).collect();
+        Box::pin(ready(Ok(read)))
     }
 
     fn listen<'a>(

@@ -193,10 +193,11 @@ impl Guard {
         // Counted out already; should the release fail, dropping still gives up.
         self.shares = Shares::one();
         let state = &self.lease.0;
-        state.end(LossReason::Released);
+        let parting = state.give_up();
         let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
         let released = self.inner.release(&surrender).await?;
         self.armed = false;
+        state.tell_end(&parting, Some(released.was_held));
         Ok(if released.was_held { Release::Released } else { Release::AlreadyGone })
     }
 
@@ -212,6 +213,7 @@ impl Guard {
             fence: self.fence(),
             remaining: self.remaining(),
         };
+        state.tell_nothing();
         state.end(LossReason::Released);
         detached
     }
@@ -221,7 +223,8 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if self.armed && self.shares.leave() {
             let state = &self.lease.0;
-            state.end(LossReason::Released);
+            let parting = state.give_up();
+            state.tell_end(&parting, None);
             let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
             self.inner.give_up_later(surrender, state.ttl);
         }

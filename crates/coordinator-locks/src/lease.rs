@@ -2,13 +2,24 @@
 
 use crate::{
     backend::SHARDS,
-    token::{Fence, Token},
+    journal::Journal,
+    log::LockEvent,
+    telemetry::{self, Counted},
+    token::{Fence, Identity, Token},
 };
 use coordinator_core::{
     clock::{Clock, Instant},
     key::Name,
 };
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// Why a lease ended before its holder gave it up.
@@ -35,6 +46,33 @@ pub enum LossReason {
     Released,
 }
 
+impl LossReason {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Expired,
+        Self::Unreachable,
+        Self::Stolen,
+        Self::Vanished,
+        Self::ForceReleased,
+        Self::Released,
+    ];
+
+    /// A stable word for it, as in the log and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Unreachable => "unreachable",
+            Self::Stolen => "stolen",
+            Self::Vanished => "vanished",
+            Self::ForceReleased => "force-released",
+            Self::Released => "released",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
 /// The time that a lease of `ttl` is surely valid for, counted from before it was asked for: 1 %
 /// and 2 ms less, for clocks that run at different speeds.
 pub(crate) fn validity(ttl: Duration) -> Duration {
@@ -53,14 +91,19 @@ pub(crate) struct State {
     pub(crate) shard: u16,
     pub(crate) token: Token,
     pub(crate) fence: u64,
-    pub(crate) id: String,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) ttl: Duration,
     /// When it was asked for.
-    pub(crate) since: Instant,
+    since: Instant,
     /// The end that no renewal goes beyond.
     hold_until: Option<Instant>,
     clock: Arc<dyn Clock>,
     status: watch::Sender<Status>,
+    journal: Arc<Journal>,
+    /// Whether its end was told.
+    told: AtomicBool,
+    /// Until it ends.
+    counted: Mutex<Option<Counted>>,
 }
 
 /// What a new lease is made of.
@@ -68,19 +111,42 @@ pub(crate) struct Granted {
     pub(crate) name: Name,
     pub(crate) token: Token,
     pub(crate) fence: u64,
-    pub(crate) id: String,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) ttl: Duration,
     pub(crate) sent: Instant,
     pub(crate) hold_until: Option<Instant>,
 }
 
 impl State {
-    pub(crate) fn new(granted: Granted, clock: Arc<dyn Clock>) -> Self {
-        let Granted { name, token, fence, id, ttl, sent, hold_until } = granted;
+    pub(crate) fn new(granted: Granted, clock: Arc<dyn Clock>, journal: Arc<Journal>) -> Self {
+        let Granted { name, token, fence, identity, ttl, sent, hold_until } = granted;
         let until = cap(sent + validity(ttl), hold_until);
         let status = watch::channel(Status::Held { until, unreachable: false }).0;
         let shard = name.shard(SHARDS);
-        Self { name, shard, token, fence, id, ttl, since: sent, hold_until, clock, status }
+        Self {
+            name,
+            shard,
+            token,
+            fence,
+            identity,
+            ttl,
+            since: sent,
+            hold_until,
+            clock,
+            status,
+            journal,
+            told: AtomicBool::new(false),
+            counted: Mutex::default(),
+        }
+    }
+
+    /// Somebody guards it from now on.
+    pub(crate) fn begin(&self) {
+        *self.counted() = Some(telemetry::LOCKS_HELD.enter());
+    }
+
+    fn counted(&self) -> std::sync::MutexGuard<'_, Option<Counted>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When it ends, unless it is renewed; long ago once it is lost.
@@ -120,14 +186,20 @@ impl State {
     pub(crate) fn prolong(&self, sent: Instant, ttl: Duration) -> bool {
         let renewed = cap(sent + validity(ttl), self.hold_until);
         let now = self.clock.now();
-        self.status.send_if_modified(|status| match status {
+        let mut left = Duration::MAX;
+        let prolonged = self.status.send_if_modified(|status| match status {
             Status::Held { until, unreachable } if now < *until => {
+                left = until.saturating_since(now);
                 *until = renewed.max(*until);
                 *unreachable = false;
                 true
             }
             _ => false,
-        })
+        });
+        if left < self.ttl / 3 {
+            self.tell(LockEvent::RenewedLate { left });
+        }
+        prolonged
     }
 
     /// A renewal went unanswered; the lease lasts until its deadline all the same.
@@ -150,9 +222,73 @@ impl State {
             }
             Status::Lost(_) => false,
         });
-        if ended && reason != LossReason::Released {
-            tracing::warn!(lock = %self.name, fence = self.fence, %reason, "a lock was lost");
+        if ended {
+            self.counted().take();
+            if reason != LossReason::Released {
+                self.tell_loss(reason);
+            }
         }
+    }
+
+    /// Why it would be lost now, if it was given up at this moment.
+    fn too_late(&self) -> Option<LossReason> {
+        match *self.status.borrow() {
+            Status::Held { until, unreachable } if self.clock.now() >= until => {
+                Some(overdue(unreachable))
+            }
+            _ => None,
+        }
+    }
+
+    /// Its holder gives it up; what is told of it waits for [`tell_end`](Self::tell_end).
+    pub(crate) fn give_up(&self) -> Parting {
+        let parting = Parting { held: self.held(), too_late: self.too_late() };
+        self.end(LossReason::Released);
+        parting
+    }
+
+    /// Tells, once, how it ended: `was_held` is what the backend said, if it was asked.
+    pub(crate) fn tell_end(&self, parting: &Parting, was_held: Option<bool>) {
+        let loss = match was_held {
+            Some(true) => None,
+            Some(false) => Some(parting.too_late.unwrap_or(LossReason::Vanished)),
+            None => parting.too_late,
+        };
+        match loss {
+            Some(reason) => self.tell_loss(reason),
+            None if self.tell_now() => {
+                telemetry::HELD_FOR.record(parting.held);
+                self.tell(LockEvent::Released { held: Some(parting.held) });
+            }
+            None => {}
+        }
+    }
+
+    /// Another has it from now on, who tells.
+    pub(crate) fn tell_nothing(&self) {
+        self.tell_now();
+    }
+
+    fn tell_loss(&self, reason: LossReason) {
+        if self.tell_now() {
+            let held = self.held();
+            telemetry::lost(reason);
+            telemetry::HELD_FOR.record(held);
+            self.tell(LockEvent::Lost { reason, held });
+        }
+    }
+
+    /// Whether its end was not told before.
+    fn tell_now(&self) -> bool {
+        !self.told.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn tell(&self, event: LockEvent) {
+        self.journal.tell(&self.name, Some(self.fence), &self.identity, event);
+    }
+
+    fn held(&self) -> Duration {
+        self.clock.now().saturating_since(self.since)
     }
 
     /// Completes when it has ended, by its own alarm if nobody says so before.
@@ -188,10 +324,17 @@ impl fmt::Debug for State {
         f.debug_struct("Lease")
             .field("name", &self.name)
             .field("fence", &self.fence)
-            .field("id", &self.id)
+            .field("id", &self.identity.id)
             .field("status", &*self.status.borrow())
             .finish_non_exhaustive()
     }
+}
+
+/// How long a lease was held when its holder gave it up, and whether that was too late.
+#[derive(Debug)]
+pub(crate) struct Parting {
+    held: Duration,
+    too_late: Option<LossReason>,
 }
 
 /// A view of a held lock: what work under it needs to know. Clones are cheap; dropping one gives
@@ -212,7 +355,7 @@ impl Lease {
 
     /// A public id of this acquisition, the second half of a fence check.
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.0.identity.id
     }
 
     /// When the lease ends unless it is renewed, on the clock of the locks. Counted from before it
@@ -271,12 +414,14 @@ mod tests {
             name: Name::new("n").expect("a name"),
             token: Token::random(),
             fence: 1,
-            id: "o".into(),
+            identity: Arc::new(Identity::new("h")),
             ttl: Duration::from_secs(ttl),
             sent: clock.now(),
             hold_until: hold.map(|hold| clock.now() + Duration::from_secs(hold)),
         };
-        State::new(granted, Arc::new(clock.clone()))
+        let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        let journal = Arc::new(Journal::new(clock.clone(), "h"));
+        State::new(granted, clock, journal)
     }
 
     #[test]

@@ -59,14 +59,17 @@ mod embedded;
 mod fence;
 mod graph;
 mod guard;
+mod journal;
 mod lease;
 mod lock;
 mod locks;
+mod log;
 mod outcome;
 mod owner;
 #[cfg(feature = "redis")]
 mod redis;
 mod tasks;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -81,9 +84,11 @@ pub use guard::{Detached, Guard, Release, Renew};
 pub use lease::{Lease, LossReason};
 pub use lock::Lock;
 pub use locks::{Cursor, Locks};
+pub use log::{LockEvent, LogEntry};
 pub use outcome::{Blocked, Outcome, Refused, WithError};
 pub use owner::Owner;
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use redis::SCRIPTS;
+pub use telemetry::METRICS;
 pub use token::{Fence, HeldLock, Holder, Token, Waiter};

@@ -4,6 +4,7 @@ use crate::{
     Guard, Lease, Locks, acquire,
     outcome::{Outcome, WithError},
     owner::Owner,
+    telemetry,
 };
 use coordinator_core::{Error, Result, key::Name};
 use std::{future::Future, time::Duration};
@@ -136,13 +137,21 @@ impl Lock {
     /// Cancel safe: dropping the future at any point loses the place in line, and what it may have
     /// acquired is given up in the background.
     pub async fn acquire(&self) -> Result<Outcome> {
-        let name = self.check()?;
+        let ended = match self.check() {
+            // Most of it is spent waiting: it is kept off the caller's stack.
+            Ok(name) => Box::pin(self.ask(name)).await,
+            Err(error) => Err(error),
+        };
+        telemetry::count(&ended);
+        ended
+    }
+
+    async fn ask(&self, name: &Name) -> Result<Outcome> {
         let inner = &self.locks.inner;
-        inner.worker.start(&inner.backend, &inner.turns);
-        // Most of it is spent waiting: it is kept off the caller's stack.
+        inner.start();
         match &self.options.owner {
-            None => Box::pin(acquire::acquire(inner, name, &self.options)).await,
-            Some(owner) => Box::pin(owner.enter(inner, name, &self.options)).await,
+            None => acquire::acquire(inner, name, &self.options).await,
+            Some(owner) => owner.enter(inner, name, &self.options).await,
         }
     }
 

@@ -2,15 +2,17 @@
 
 use crate::{
     Guard, Lease,
-    backend::{Backend, Renewal, SHARDS},
+    backend::{Backend, LOG, Renewal, SHARDS},
     client::Inner,
     embedded::Embedded,
     fence::FenceRegister,
     guard::{Release, Renew},
     lock::{LONGEST, Lock, check_ttl},
+    log::{self, LockEvent, LogEntry},
     outcome::{Outcome, WithError},
     owner::Owner,
-    token::{HeldLock, Token, Waiter},
+    telemetry::METRICS,
+    token::{HeldLock, Identity, Token, Waiter},
 };
 use coordinator_core::{
     Error, Result,
@@ -46,13 +48,21 @@ impl Locks {
     }
 
     pub(crate) fn over(backend: Arc<dyn Backend>) -> Self {
+        coordinator_core::telemetry::describe(METRICS);
         Self { inner: Arc::new(Inner::new(backend)) }
     }
 
     /// Another client of the same locks: it shares no line, watchdog or memory of fences with this
     /// one, just as another process would not.
     pub fn peer(&self) -> Self {
-        Self::over(self.inner.backend.clone())
+        Self::over(self.inner.backend.clone()).with_log(self.inner.journal.is_on())
+    }
+
+    /// Whether this client, with all its clones, writes what happens into the log that
+    /// [`log`](Self::log) reads. Default: it does.
+    pub fn with_log(self, log: bool) -> Self {
+        self.inner.journal.switch(log);
+        self
     }
 
     /// Acquires a lock with the defaults of [`named`](Self::named).
@@ -170,7 +180,13 @@ impl Locks {
         let name = Name::new(name)?;
         let surrender = self.inner.surrender(&name, token, Duration::from_mins(1));
         let released = self.inner.release(&surrender).await?;
-        Ok(if released.was_held { Release::Released } else { Release::AlreadyGone })
+        if !released.was_held {
+            return Ok(Release::AlreadyGone);
+        }
+        self.inner.start();
+        let journal = &self.inner.journal;
+        journal.tell(&name, None, journal.us(), LockEvent::Released { held: None });
+        Ok(Release::Released)
     }
 
     /// Takes a lock away from whoever holds it, and answers from whom. The holder is told with
@@ -196,10 +212,15 @@ impl Locks {
         let tombstone = LONGEST.min(held.ttl + Duration::from_hours(1));
         let asked = self.inner.backend.force_release(&name, fence, tombstone, reason);
         let taken = self.inner.answer(STEP, asked).await?;
-        if taken {
-            tracing::warn!(lock = %name, fence, id = held.holder.id, reason, "forced");
+        if !taken {
+            return Ok(None);
         }
-        Ok(taken.then_some(held))
+        self.inner.start();
+        let by = format!("{} pid {}", self.inner.host, std::process::id());
+        let event = LockEvent::Forced { reason: reason.to_owned(), by };
+        let victim = Arc::new(Identity::from(&held.holder));
+        self.inner.journal.tell(&name, Some(fence), &victim, event);
+        Ok(Some(held))
     }
 
     /// Who holds a lock, if anybody does.
@@ -287,6 +308,33 @@ impl Locks {
         Ok(all)
     }
 
+    /// What happened to locks, in all processes, not longer ago than `since`; the newest `limit`
+    /// entries, the newest last.
+    ///
+    /// The log keeps about the newest 10,000 entries, for a week after the last. Each client writes
+    /// in the background, within about 100 ms while the backend answers and at most 1,000 entries
+    /// a second: it is for people, not for accounts. What this client has to tell is written first.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn log(&self, since: Duration, limit: usize) -> Result<Vec<LogEntry>> {
+        const STEP: &str = "locks.read_log";
+        let clock = self.inner.clock();
+        let patience = clock.now() + self.inner.backend.step_timeout();
+        until(&**clock, patience, self.inner.journal.flush()).await;
+        let limit = limit.min(LOG) as u64;
+        let read = self.inner.backend.read_log(since.min(LONGEST), limit);
+        let read = self.inner.answer(STEP, read).await?;
+        let mut entries: Vec<_> =
+            read.into_iter().rev().map(|one| log::decode(one.at, &one.entry)).collect();
+        // They came in the order in which they were written.
+        entries.sort_by_key(|entry| entry.at);
+        Ok(entries)
+    }
+
     /// A fence checker in the backend of these locks, for resources that cannot check themselves.
     pub fn fence_register(&self) -> FenceRegister {
         FenceRegister::new(self.inner.clone())
@@ -305,15 +353,18 @@ impl Locks {
         self.inner.backend.audit().await
     }
 
-    /// Refuses further acquires and waits until what was dropped is given up, at most `limit`;
-    /// whether it all was. Guards that are still held stay held.
+    /// Refuses further acquires and waits until what was dropped is given up and the log is
+    /// written, at most `limit`; whether all was given up. Guards that are still held stay held.
     ///
     /// # Cancel safety
     /// Cancel safe: the background worker goes on.
     pub async fn close(&self, limit: Duration) -> bool {
         self.inner.close();
         let clock = self.inner.clock();
-        until(&**clock, clock.now() + limit, self.inner.worker.idle()).await.is_some()
+        let limit = clock.now() + limit;
+        let idle = until(&**clock, limit, self.inner.worker.idle()).await.is_some();
+        until(&**clock, limit, self.inner.journal.flush()).await;
+        idle
     }
 }
 

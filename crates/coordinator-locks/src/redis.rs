@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Awaited, Backend, Claim, Client, HEAD_START, Queued, Released, Renewal,
-        Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups,
+        Acquired, Admitted, Awaited, Backend, Claim, Client, HEAD_START, LOG, Line, Logged, Queued,
+        Released, Renewal, Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups,
     },
     token::{Fence, Identity, Token},
 };
@@ -38,6 +38,11 @@ static WAIT_FOR: Script = Script::new("locks.wait_for", include_str!("redis/wait
 static WAIT_NO_MORE: Script =
     Script::new("locks.wait_no_more", include_str!("redis/wait_no_more.lua"));
 static WAITS_OF: Script = Script::new("locks.waits_of", include_str!("redis/waits_of.lua"));
+static APPEND: Script = Script::new("locks.log", include_str!("redis/log.lua"));
+static READ_LOG: Script = Script::new("locks.read_log", include_str!("redis/read_log.lua"));
+
+/// For how long the log is kept after its newest entry.
+const LOG_TTL: Duration = Duration::from_hours(168);
 
 /// Every script of this crate, for warming up and for tests.
 #[doc(hidden)]
@@ -51,6 +56,8 @@ pub static SCRIPTS: &[&Script] = &[
     &WAIT_FOR,
     &WAIT_NO_MORE,
     &WAITS_OF,
+    &APPEND,
+    &READ_LOG,
     &SHOW,
     &LIST,
     &ADMIT,
@@ -104,6 +111,11 @@ fn beats(shard: &Shard) -> String {
 /// The registry of who waits is spread by the owners' names.
 fn waits(shard: &Shard, owner: &Name) -> String {
     shard.key("waits", owner.encoded())
+}
+
+/// The log of operations, which is one for all shards.
+fn log(shard: &Shard) -> String {
+    shard.key("log", "")
 }
 
 fn channel(shard: &Shard, client: &Client) -> String {
@@ -433,6 +445,37 @@ impl Backend for Redis {
                     let token = token(WAITS_OF.name(), &fields.text()?)?;
                     let since_us = fields.unsigned()?;
                     Ok(Awaited { token, name: Name::decode(&fields.text()?)?, since_us })
+                })
+                .collect()
+        })
+    }
+
+    fn log<'a>(&'a self, lines: &'a [Line]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut args = vec![ms(LOG_TTL), number(LOG as u64)];
+            for line in lines {
+                args.push((&*line.id).into());
+                args.push(i64::try_from(line.age.as_micros()).unwrap_or(i64::MAX).into());
+                args.push(Arg::from_bytes(&line.entry));
+            }
+            self.connection.run(&APPEND, vec![log(&self.shards[0])], args).await?;
+            Ok(())
+        })
+    }
+
+    fn read_log(&self, since: Duration, limit: u64) -> BoxFuture<'_, Result<Vec<Logged>>> {
+        Box::pin(async move {
+            let since = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+            let args = vec![since.into(), number(limit)];
+            let keys = vec![log(&self.shards[0])];
+            let reply = self.connection.run(&READ_LOG, keys, args).await?;
+            let mut fields = reply.fields(READ_LOG.name());
+            let count = fields.unsigned()?;
+            (0..count)
+                .map(|_| {
+                    let mut fields = fields.array()?;
+                    let at = Duration::from_micros(fields.unsigned()?);
+                    Ok(Logged { at, entry: fields.bytes()?.to_vec() })
                 })
                 .collect()
         })

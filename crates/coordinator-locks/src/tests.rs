@@ -3,6 +3,7 @@
 
 mod broken;
 mod contract;
+mod log;
 mod queue;
 #[cfg(feature = "redis")]
 mod scripts;
@@ -63,7 +64,7 @@ fn embedded() -> Stage {
 
 /// Every case of the contract.
 fn all() -> impl Iterator<Item = (&'static str, Case)> {
-    contract::ALL.iter().chain(queue::ALL).copied()
+    contract::ALL.iter().chain(queue::ALL).chain(log::ALL).copied()
 }
 
 #[tokio::test]

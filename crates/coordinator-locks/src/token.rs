@@ -141,6 +141,12 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// This process, on a host.
+    pub(crate) fn new(host: &str) -> Self {
+        let (host, pid) = (host.to_owned(), std::process::id());
+        Self { host, pid, task: None, id: String::new(), owner: None }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         rmp_serde::to_vec(self).expect("strings and numbers always encode")
     }
@@ -159,6 +165,13 @@ impl Identity {
     pub(crate) fn holder(self, fence: u64, since: Duration) -> Holder {
         let Self { host, pid, task, id, owner } = self;
         Holder { host, pid, task, id, owner, since, fence: Fence::new(fence) }
+    }
+}
+
+impl From<&Holder> for Identity {
+    fn from(holder: &Holder) -> Self {
+        let Holder { host, pid, task, id, owner, .. } = holder.clone();
+        Self { host, pid, task, id, owner }
     }
 }
 

@@ -54,6 +54,11 @@ impl Place {
         self.line().head.lock().await
     }
 
+    /// The same, if nobody stands before it.
+    pub(crate) fn try_first(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.line().head.try_lock().ok()
+    }
+
     /// Tells those behind who holds the lock.
     pub(crate) fn learn(&self, holder: Option<Holder>) {
         if holder.is_some() {

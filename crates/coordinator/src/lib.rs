@@ -29,7 +29,9 @@
 mod coordinator;
 
 pub use coordinator::Coordinator;
-pub use coordinator_core::{Config, Error, ErrorKind, Result, clock, config, health, key};
+pub use coordinator_core::{
+    Config, Error, ErrorKind, Result, clock, config, health, key, telemetry,
+};
 pub use coordinator_locks as locks;
 
 /// The book's pages with Rust in them, so that their examples compile and run.

@@ -2,6 +2,7 @@
 
 mod health;
 mod hold;
+mod log;
 mod owners;
 mod queue;
 mod run;

@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Acquired, Admitted, Awaited, Backend, Claim, Client, Queued, Released, Renewal, Renewed,
-        Seen, Standing, Surrender, Wait, Wakeups,
+        Acquired, Admitted, Awaited, Backend, Claim, Client, Line, Logged, Queued, Released,
+        Renewal, Renewed, Seen, Standing, Surrender, Wait, Wakeups,
     },
     embedded::Embedded,
     token::Token,
@@ -32,6 +32,8 @@ pub(super) enum Fault {
     LetsOthersPassTheQueue,
     DropsHeartbeats,
     ForgetsWhoLeft,
+    StampsWhenWritten,
+    TellsTwice,
 }
 
 pub(super) const ALL: &[Fault] = &[
@@ -48,6 +50,8 @@ pub(super) const ALL: &[Fault] = &[
     Fault::LetsOthersPassTheQueue,
     Fault::DropsHeartbeats,
     Fault::ForgetsWhoLeft,
+    Fault::StampsWhenWritten,
+    Fault::TellsTwice,
 ];
 
 fn renewal(lease: &Surrender) -> Renewal {
@@ -244,6 +248,27 @@ impl Backend for Broken {
             }
             self.good.listen(shard, client).await
         })
+    }
+
+    fn log<'a>(&'a self, lines: &'a [Line]) -> BoxFuture<'a, Result<()>> {
+        if self.has(Fault::StampsWhenWritten) {
+            let late = |line: &Line| Line { age: Duration::ZERO, ..line.clone() };
+            let late: Vec<_> = lines.iter().map(late).collect();
+            return Box::pin(async move { self.good.log(&late).await });
+        }
+        if self.has(Fault::TellsTwice) {
+            let other = |line: &Line| Line {
+                id: self.counter.fetch_add(1, Ordering::Relaxed).to_string(),
+                ..line.clone()
+            };
+            let others: Vec<_> = lines.iter().map(other).collect();
+            return Box::pin(async move { self.good.log(&others).await });
+        }
+        self.good.log(lines)
+    }
+
+    fn read_log(&self, since: Duration, limit: u64) -> BoxFuture<'_, Result<Vec<Logged>>> {
+        self.good.read_log(since, limit)
     }
 
     fn audit(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
