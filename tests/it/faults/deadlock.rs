@@ -1,0 +1,1 @@
+//! Circles of owners: none that is not there, and all that are.
