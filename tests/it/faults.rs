@@ -2,8 +2,10 @@
 
 mod breaker;
 mod clocks;
+mod deadlock;
 mod failover;
 mod outage;
+mod queue;
 mod refusals;
 mod replies;
 mod waking;

@@ -40,6 +40,8 @@ if ARGV[6] ~= '' and (lock or waited) then
   local record = redis.call('HGET', KEYS[6], ARGV[1])
   if record and redis.call('ZSCORE', KEYS[5], ARGV[1]) then
     ticket = tonumber(string.sub(record, 17, 32))
+    -- Full memory refuses no write that follows another: who waits shall not lose its place for it.
+    redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', string.format('%.0f', now - ALIVE))
     if string.sub(record, 49, 49) ~= string.sub(ARGV[9], 1, 1) then
       record = string.sub(record, 1, 48) .. ARGV[9] .. string.sub(record, 53)
       redis.call('HSET', KEYS[6], ARGV[1], record)

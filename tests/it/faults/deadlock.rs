@@ -1,0 +1,312 @@
+//! Circles of owners: none that is not there is found, all that are, and soon.
+
+use super::{SECOND, background, now, take, waited_for};
+use crate::topology::{builder, config, server};
+use coordinator_core::redis::Connection;
+use coordinator_harness::{Proxy, RedisServer, eventually, seed};
+use coordinator_locks::{Blocked, Guard, Locks, Outcome, Owner};
+use futures::future::join_all;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const OWNERS: usize = 3;
+const NAMES: usize = 4;
+/// Runs at a time, each with names of its own.
+const LANES: u64 = 32;
+
+/// How many runs: as many as a short suite has time for, or `cargo xtask test --long`'s.
+fn runs() -> u64 {
+    if std::env::var_os("COORDINATOR_LONG").is_some() { 100_000 } else { 2_000 }
+}
+
+/// What the runs came to.
+#[derive(Debug, Default)]
+struct Tally {
+    granted: AtomicU64,
+    timed_out: AtomicU64,
+    deadlocks: AtomicU64,
+}
+
+impl Tally {
+    fn counts(&self) -> [u64; 3] {
+        [&self.granted, &self.timed_out, &self.deadlocks].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// Who waits for what and who holds what, as the owners themselves say it: a wait stands from
+/// before it is asked for until after its end, a lock from its grant until its release.
+#[derive(Debug, Default)]
+struct Truth {
+    waits: HashMap<String, String>,
+    holds: HashMap<String, String>,
+}
+
+/// A circle leads from the accused back to itself, through waits and holders that were there.
+fn check(truth: &Truth, accused: &str, lock: &str, cycle: &[Blocked]) {
+    let first = cycle.first().expect("a circle of somebody");
+    assert_eq!((&*first.owner, &*first.lock), (accused, lock), "{cycle:?}");
+    for (at, blocked) in cycle.iter().enumerate() {
+        let next = &cycle[(at + 1) % cycle.len()];
+        assert_eq!(blocked.holder, next.owner, "{cycle:?}");
+        assert!(cycle[..at].iter().all(|other| other.owner != blocked.owner), "{cycle:?}");
+        assert_eq!(truth.waits.get(&blocked.owner), Some(&blocked.lock), "{cycle:?} {truth:?}");
+        assert_eq!(truth.holds.get(&blocked.lock), Some(&blocked.holder), "{cycle:?} {truth:?}");
+    }
+}
+
+/// One owner in a run: what it takes in which order, and for how long it waits.
+struct Plan {
+    owner: Owner,
+    names: Vec<String>,
+    wait: Duration,
+    hold: Duration,
+    /// Whether it goes on without what it did not get.
+    goes_on: bool,
+}
+
+impl Plan {
+    fn draw(owner: Owner, lane: u64, ascending: bool, rng: &mut StdRng) -> Self {
+        let mut numbers: Vec<_> = (0..NAMES).filter(|_| rng.random_bool(0.6)).collect();
+        if !ascending {
+            for at in (1..numbers.len()).rev() {
+                numbers.swap(at, rng.random_range(0..=at));
+            }
+        }
+        let wait = Duration::from_millis(rng.random_range(1..60));
+        Self {
+            owner,
+            names: numbers.into_iter().map(|number| format!("l{lane}-{number}")).collect(),
+            // Where circles are possible none of them shall end by itself.
+            wait: if ascending { wait } else { MINUTE },
+            hold: Duration::from_micros(rng.random_range(0..4000)),
+            goes_on: rng.random_bool(0.5),
+        }
+    }
+
+    /// Writes down what an attempt came to.
+    fn note(
+        &self,
+        name: &str,
+        outcome: Outcome,
+        truth: &Mutex<Truth>,
+        tally: &Tally,
+    ) -> Option<Guard> {
+        let me = self.owner.name();
+        let mut truth = truth.lock().expect("unpoisoned");
+        let (count, guard) = match outcome {
+            Outcome::Acquired(guard) => {
+                truth.holds.insert(name.to_owned(), me.to_owned());
+                (&tally.granted, Some(guard))
+            }
+            Outcome::Deadlock { cycle } => {
+                check(&truth, me, name, &cycle);
+                (&tally.deadlocks, None)
+            }
+            _ => (&tally.timed_out, None),
+        };
+        truth.waits.remove(me);
+        count.fetch_add(1, Ordering::Relaxed);
+        guard
+    }
+
+    async fn carry_out(self, truth: &Mutex<Truth>, tally: &Tally) {
+        let me = self.owner.name();
+        let mut guards: Vec<Guard> = Vec::new();
+        for name in &self.names {
+            truth.lock().expect("unpoisoned").waits.insert(me.to_owned(), name.clone());
+            let outcome = self.owner.named(name).with_wait(self.wait).acquire().await;
+            let guard = self.note(name, outcome.expect("an answer"), truth, tally);
+            let refused = guard.is_none();
+            guards.extend(guard);
+            if refused && !self.goes_on {
+                break;
+            }
+            tokio::time::sleep(self.hold).await;
+        }
+        for guard in guards {
+            // Whoever comes next may say so before this returns.
+            truth.lock().expect("unpoisoned").holds.remove(guard.name());
+            guard.release().await.expect("an answer");
+        }
+    }
+}
+
+/// Runs of several owners who each take some of the same locks, and are done within a minute.
+async fn play(clients: Vec<Locks>, runs: u64, ascending: bool) -> [u64; 3] {
+    let tally = Arc::new(Tally::default());
+    let lane = |lane: u64| {
+        let (clients, tally) = (clients.clone(), tally.clone());
+        background(async move {
+            let mut rng = StdRng::seed_from_u64(seed() ^ lane);
+            for run in 0..runs / LANES + u64::from(lane < runs % LANES) {
+                let truth = Mutex::default();
+                let plans = (0..OWNERS).map(|number| {
+                    let locks = &clients[number % clients.len()];
+                    let owner = locks.owner(&format!("l{lane}-o{number}")).expect("a name");
+                    Plan::draw(owner, lane, ascending, &mut rng)
+                });
+                let plans: Vec<_> = plans.collect();
+                let all = plans.into_iter().map(|plan| plan.carry_out(&truth, &tally));
+                let done = tokio::time::timeout(MINUTE / 2, join_all(all)).await;
+                assert!(done.is_ok(), "run {run} of lane {lane} hangs: {truth:?}");
+            }
+        })
+    };
+    let lanes: Vec<_> = (0..LANES).map(lane).collect();
+    for lane in lanes {
+        lane.await.expect("no panic");
+    }
+    let counts = tally.counts();
+    println!("{runs} runs, ascending {ascending}: granted, timed out, deadlocks: {counts:?}");
+    counts
+}
+
+fn embedded() -> Vec<Locks> {
+    let locks = Locks::embedded();
+    vec![locks.peer(), locks.peer(), locks]
+}
+
+async fn clients(server: &RedisServer, count: usize) -> Vec<Locks> {
+    let config = config(&server.url());
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let connection = Connection::connect(config.clone()).await.expect("a connection");
+        clients.push(Locks::redis(&connection));
+    }
+    clients
+}
+
+fn nobody_was_accused([granted, timed_out, deadlocks]: [u64; 3]) {
+    assert!(granted > runs() && timed_out > runs() / 20, "too little contention to prove anything");
+    assert_eq!(deadlocks, 0, "somebody was accused of a circle that cannot be");
+}
+
+fn somebody_was_accused([granted, _, deadlocks]: [u64; 3]) {
+    assert!(granted > 0 && deadlocks > 0, "no circle came about: nothing is proved");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_owners_in_one_order_accuse_nobody() {
+    nobody_was_accused(play(embedded(), runs(), true).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_in_one_order_accuse_nobody() {
+    let server = server().await;
+    nobody_was_accused(play(clients(&server, OWNERS).await, runs(), true).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_owners_in_any_order_all_come_to_an_end() {
+    somebody_was_accused(play(embedded(), runs() / 10, false).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_in_any_order_all_come_to_an_end() {
+    let server = server().await;
+    somebody_was_accused(play(clients(&server, OWNERS).await, runs() / 10, false).await);
+}
+
+async fn holds(owner: &Owner, name: &str) -> Guard {
+    owner.acquire(name).await.expect("an answer").acquired().expect("a free lock")
+}
+
+/// How long it takes from the wait that closes a circle of so many owners until it is found.
+async fn found_after(clients: &[Locks], size: usize) -> Duration {
+    let name = |number: usize| format!("c{}", number % size);
+    let owners: Vec<_> = (0..size)
+        .map(|number| clients[number].owner(&format!("o{number}")).expect("a name"))
+        .collect();
+    let mut guards = Vec::new();
+    for (number, owner) in owners.iter().enumerate() {
+        guards.push(holds(owner, &name(number)).await);
+    }
+    let mut waiting = Vec::new();
+    for (number, owner) in owners.iter().enumerate().take(size - 1) {
+        let lock = owner.named(&name(number + 1)).with_wait(MINUTE);
+        waiting.push(background(async move { lock.acquire().await.expect("an answer") }));
+        waited_for(&clients[0], &name(number + 1)).await;
+    }
+    let began = now();
+    let outcome = owners[size - 1].named(&name(size)).with_wait(MINUTE).acquire().await;
+    let elapsed = began.elapsed();
+    match outcome.expect("an answer") {
+        Outcome::Deadlock { cycle } => assert_eq!(cycle.len(), size, "{cycle:?}"),
+        other => panic!("no deadlock: {other:?}"),
+    }
+    // One after the other proceeds.
+    guards.pop();
+    while let Some(next) = waiting.pop() {
+        drop(next.await.expect("no panic").acquired().expect("proceeds"));
+        guards.pop();
+    }
+    elapsed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn circles_of_two_three_and_ten_are_found_within_a_hundred_milliseconds() {
+    let server = server().await;
+    let clients = clients(&server, 10).await;
+    for size in [2, 3, 10] {
+        // The best of three: other tests have the machine as well, and they cost time, not steps.
+        let mut best = MINUTE;
+        for _ in 0..3 {
+            best = best.min(found_after(&clients, size).await);
+        }
+        println!("a circle of {size} is found after {best:?}");
+        assert!(best < SECOND / 10, "{size} owners: {best:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_wait_of_a_dead_owner_accuses_nobody_and_its_lock_is_inherited() {
+    let server = builder().with_clock_shim().start().await.expect("a server");
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let living = clients(&server, 1).await.remove(0);
+    let prefix = {
+        let listed = take(&living, "probe").await;
+        let keys = server.command(&["KEYS", "*:lock:probe"]).await.expect("an answer");
+        let key = keys.as_array().expect("keys")[0].as_str().expect("text").to_owned();
+        listed.release().await.expect("an answer");
+        key.split(":1:").next().expect("a prefix").to_owned()
+    };
+    let config = config(&proxy.url()).with_prefix(&prefix).expect("a prefix");
+    let dying = Locks::redis(&Connection::connect(config).await.expect("a connection"));
+    let (one, two) = (living.owner("one").expect("a name"), dying.owner("two").expect("a name"));
+    let a = holds(&one, "a").await;
+    let lock = two.named("b").with_ttl(SECOND * 8);
+    let _b = lock.acquire().await.expect("an answer").acquired().expect("a free lock");
+    let lock = two.named("a").with_wait(MINUTE);
+    let dead = background(async move { lock.acquire().await });
+    waited_for(&living, "a").await;
+    let waits = async || {
+        let keys = server.command(&["KEYS", "*:waits:two"]).await.expect("an answer");
+        keys.as_array().expect("keys").len()
+    };
+    eventually(SECOND * 10, "it is written down", async || waits().await == 1).await;
+    proxy.black_hole(true);
+    server.advance_clock(SECOND * 3 + SECOND / 10).await.expect("another time");
+    assert_eq!(waits().await, 0, "a wait outlives its lease");
+    // Its lock stands in the way yet, and then no more.
+    let lock = one.named("b").with_wait(MINUTE);
+    let waiting = background(async move { lock.acquire().await.expect("an answer") });
+    waited_for(&living, "b").await;
+    let looks = server.calls_of("evalsha").await;
+    eventually(SECOND * 10, "it has looked for circles", async || {
+        server.calls_of("evalsha").await > looks + 12
+    })
+    .await;
+    assert!(!waiting.is_finished(), "{:?}", waiting.await);
+    server.advance_clock(SECOND * 8).await.expect("another time");
+    let b = waiting.await.expect("no panic").acquired().expect("nobody is accused");
+    assert!(b.is_valid() && a.is_valid());
+    dead.abort();
+}
