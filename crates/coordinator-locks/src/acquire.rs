@@ -25,6 +25,9 @@ use std::{
     time::Duration,
 };
 
+/// For how long a claim is left to a holder of this process before it stands in the queue itself.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// What one attempt came to.
 enum Attempt {
     Granted(Guard),
@@ -78,7 +81,7 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
     }
     let place = inner.lines.enter(&name);
     // One of a process stands in the queue, unless somebody wants a place of its own.
-    let _head = if options.own_place() {
+    let head = if options.own_place() {
         None
     } else {
         let mut head = place.try_first();
@@ -95,8 +98,19 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
     // Whether the last answer was that another holds it.
     let mut held = false;
     let mut watch = None;
-    loop {
-        let mut attempt = claim.attempt(limit).await;
+    let mut news = Told::Look;
+    if head.is_some() {
+        news = claim.succeed(&place, deadline).await;
+    }
+    let ended = loop {
+        let attempt = match std::mem::replace(&mut news, Told::Look) {
+            Told::Look => claim.attempt(limit).await,
+            Told::Granted { fence, sent } => Ok(claim.granted(fence, sent)),
+            Told::Stands { ticket, sent } => {
+                claim.stands(ticket, sent);
+                Ok(Attempt::Held(None))
+            }
+        };
         if let Ok(Attempt::Held(holder)) = &attempt {
             place.learn(holder.clone());
             held = true;
@@ -107,31 +121,31 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
                 told = until(&*clock, deadline, claim.told()) => told.ok_or(None),
                 cycle = deadlock(&mut watch) => Err(Some(cycle)),
             };
-            attempt = match heard {
-                Ok(Told::Look) => continue,
-                Ok(Told::Granted { fence, sent }) => Ok(claim.granted(fence, sent)),
+            match heard {
+                Ok(told) => news = told,
                 Err(cycle) => {
-                    end(watch).await;
-                    return match cycle {
+                    break match cycle {
                         Some(cycle) => Ok(Outcome::Deadlock { cycle }),
                         None => timed_out(&place),
                     };
                 }
-            };
+            }
+            continue;
         }
         match attempt {
             Ok(Attempt::Granted(guard)) => {
                 let identity = Identity::clone(&claim.identity);
                 let holder = identity.holder(guard.fence().get(), clock.unix_time());
                 place.learn(Some(holder));
-                end(watch).await;
-                return Ok(Outcome::Acquired(guard));
+                if head.is_some() {
+                    place.took(&guard.lease().0.token);
+                }
+                break Ok(Outcome::Acquired(guard));
             }
             Ok(_) => {}
             // The wait ended while the last look was on its way: what was seen before counts.
             Err(error) if held && error.is_retryable() && clock.now() >= deadline => {
-                end(watch).await;
-                return timed_out(&place);
+                break timed_out(&place);
             }
             Err(error) if error.is_retryable() && clock.now() + backoff < deadline => {
                 tracing::debug!(lock = %name, error = %error.chain(), "an attempt failed");
@@ -140,22 +154,21 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
                 let jitter = backoff.mul_f64(rand::rng().random_range(0.0..0.5));
                 clock.sleep_until((clock.now() + backoff + jitter).min(deadline)).await;
                 if clock.now() >= deadline {
-                    end(watch).await;
-                    return Err(error);
+                    break Err(error);
                 }
                 backoff = (backoff * 2).min(Duration::from_millis(500));
             }
             Err(error) => {
                 place.fail(error.chain());
-                end(watch).await;
-                return Err(error);
+                break Err(error);
             }
         }
         if clock.now() >= deadline {
-            end(watch).await;
-            return timed_out(&place);
+            break timed_out(&place);
         }
-    }
+    };
+    end(watch).await;
+    ended
 }
 
 /// Completes if waiting is in vain.
@@ -253,9 +266,8 @@ impl<'a> Pending<'a> {
             Ok(Acquired::Held { holder, ticket, .. }) => {
                 // Whoever stands in the queue may be granted the lock at any time.
                 self.unsure = ticket.is_some();
-                if let (Some(waiter), Some(stand)) = (&self.waiter, &mut self.claim.stand) {
-                    stand.ticket = ticket.or(stand.ticket);
-                    self.inner.turns.stands(waiter, sent, stand.hears, &self.inner.backend);
+                if let Some(ticket) = ticket {
+                    self.stands(ticket, sent);
                 }
                 Ok(Attempt::Held(holder))
             }
@@ -316,6 +328,29 @@ impl<'a> Pending<'a> {
         let ticket = self.claim.stand.as_ref().and_then(|stand| stand.ticket);
         let (priority, hears) = (self.options.priority, turns.hears(name));
         self.claim.stand = Some(Stand { client: turns.client().clone(), ticket, priority, hears });
+    }
+
+    /// It stands in the queue, since a request sent then.
+    fn stands(&mut self, ticket: u64, sent: Instant) {
+        if let (Some(waiter), Some(stand)) = (&self.waiter, &mut self.claim.stand) {
+            stand.ticket = Some(ticket);
+            self.inner.turns.stands(waiter, sent, stand.hears, &self.inner.backend);
+        }
+    }
+
+    /// Leaves the claim for a moment to a holder of this process, which may be about to release:
+    /// then no request of its own is needed.
+    async fn succeed(&mut self, place: &Place, deadline: Instant) -> Told {
+        self.stand();
+        if !place.leave_claim(&self.claim) {
+            return Told::Look;
+        }
+        // From here on a release may win the lock for it.
+        self.unsure = true;
+        let clock = self.inner.clock();
+        let told = until(&**clock, deadline.min(clock.now() + MOMENT), self.told()).await;
+        place.take_back();
+        told.unwrap_or(Told::Look)
     }
 
     /// Waits to hear of its turn.

@@ -115,6 +115,9 @@ pub(crate) struct Surrender {
     pub(crate) client: Client,
     /// The lowest fence that the client accepts.
     pub(crate) min_fence: u64,
+    /// The claim of the next in line of this client, which waits with the release: where nobody
+    /// stands in the queue it is granted the lock, else it stands there from now on.
+    pub(crate) successor: Option<Box<Claim>>,
 }
 
 /// The answer to a surrender.
@@ -124,6 +127,8 @@ pub(crate) struct Released {
     pub(crate) was_held: bool,
     /// The waiter of the same client that has the lock now, and its fence.
     pub(crate) next: Option<(Token, u64)>,
+    /// The ticket of the successor, if it stands in the queue.
+    pub(crate) ticket: Option<u64>,
 }
 
 /// A claim that waits, by whom its client is.

@@ -105,6 +105,7 @@ impl Inner {
             tombstone,
             client: self.turns.client().clone(),
             min_fence: self.fence_seen(name) + 1,
+            successor: self.lines.successor(name, token).map(Box::new),
         }
     }
 
@@ -122,7 +123,7 @@ impl Inner {
             let sent = clock.now();
             let error = match until(&**clock, limit, self.backend.release(surrender)).await {
                 Some(Ok(released)) => {
-                    self.turns.passed_on(&surrender.name, &released, sent);
+                    self.turns.passed_on(surrender, &released, sent);
                     return Ok(released);
                 }
                 Some(Err(error)) => error,

@@ -98,11 +98,8 @@ impl Embedded {
         }
         let waited = state.queues.get(&claim.name).is_some_and(|queue| queue.len() > 0);
         let mut ticket = None;
-        if let Some(stand) = claim.stand.as_ref().filter(|_| held.is_some() || waited) {
-            let queue = state.queues.entry(claim.name.clone()).or_default();
-            ticket = Some(queue.enter(claim, stand, self.unix_us()));
-            let clients = state.clients.entry(claim.name.shard(SHARDS)).or_default();
-            clients.beats.insert(stand.client.clone(), now);
+        if held.is_some() || waited {
+            ticket = self.enter(&mut state, claim, now);
         }
         if let Some(held) = held {
             let holder = Some(Identity::decode(&held.identity).holder(held.fence, held.since));
@@ -116,6 +113,16 @@ impl Embedded {
             state.leave(&claim.name, &claim.token);
         }
         Acquired::Granted { fence: state.grant(claim, claim.min_fence, now, &*self.clock) }
+    }
+
+    /// Stands in the queue, or keeps its place, if it waits; the ticket.
+    fn enter(&self, state: &mut State, claim: &Claim, now: Instant) -> Option<u64> {
+        let stand = claim.stand.as_ref()?;
+        let queue = state.queues.entry(claim.name.clone()).or_default();
+        let ticket = queue.enter(claim, stand, self.unix_us());
+        let clients = state.clients.entry(claim.name.shard(SHARDS)).or_default();
+        clients.beats.insert(stand.client.clone(), now);
+        Some(ticket)
     }
 
     fn unix_us(&self) -> u64 {
@@ -151,6 +158,19 @@ impl Embedded {
         {
             state.locks.remove(&lease.name);
             state.tombstones.insert(key, (Mark::Released, until));
+            let successor = lease
+                .successor
+                .as_deref()
+                .filter(|next| state.tombstone(&lease.name, &next.token, now).is_none());
+            let mut ticket = None;
+            if let Some(next) = successor {
+                if state.queues.get(&lease.name).is_none_or(|queue| queue.len() == 0) {
+                    let fence = state.grant(next, lease.min_fence, now, &*self.clock);
+                    let next = Some((next.token.clone(), fence));
+                    return Released { was_held: true, next, ticket };
+                }
+                ticket = self.enter(&mut state, next, now);
+            }
             let first = state.turn(&lease.name, Asks::Client(&lease.client), now);
             let next = first.and_then(|first| {
                 let record = state.queues.get(&lease.name)?.record(&first)?;
@@ -162,7 +182,7 @@ impl Embedded {
                 let fence = state.grant(&claim, lease.min_fence, now, &*self.clock);
                 Some((first, fence))
             });
-            return Released { was_held: true, next };
+            return Released { was_held: true, next, ticket };
         }
         let free = state.held(&lease.name, now).is_none();
         if state.leave(&lease.name, &lease.token) && free {
@@ -173,7 +193,7 @@ impl Embedded {
         if mark.is_none() {
             state.tombstones.insert(key, (Mark::Absent, until));
         }
-        Released { was_held: mark == Some(Mark::Released), next: None }
+        Released { was_held: mark == Some(Mark::Released), next: None, ticket: None }
     }
 
     fn heartbeat_now(

@@ -3,7 +3,7 @@
 use crate::{
     backend::{
         Acquired, Admitted, Awaited, Backend, Claim, Client, HEAD_START, LOG, Line, Logged, Queued,
-        Released, Renewal, Renewed, SHARDS, Seen, Standing, Surrender, Wait, Wake, Wakeups,
+        Released, Renewal, Renewed, SHARDS, Seen, Stand, Standing, Surrender, Wait, Wake, Wakeups,
     },
     token::{Fence, Identity, Token},
 };
@@ -136,6 +136,11 @@ fn ttl(fields: &mut Fields) -> Result<Option<Duration>> {
     Ok(u64::try_from(fields.int()?).ok().map(Duration::from_millis))
 }
 
+/// Whether a client hears, and the priority of its waiter.
+fn flags(stand: &Stand) -> String {
+    format!("{}{:03}", u8::from(stand.hears), stand.priority)
+}
+
 /// A place in the queue, if it is one.
 fn ticket(fields: &mut Fields) -> Result<Option<u64>> {
     Ok(Some(fields.unsigned()?).filter(|ticket| *ticket > 0))
@@ -194,7 +199,7 @@ impl Backend for Redis {
                     args.push((&*stand.client.0).into());
                     args.push(number(stand.ticket.unwrap_or(0)));
                     args.push(i64::try_from(start.as_micros()).unwrap_or(i64::MAX).into());
-                    args.push(format!("{}{:03}", u8::from(stand.hears), stand.priority).into());
+                    args.push(flags(stand).into());
                 }
                 None => args.extend(["", "0", "0", "0000"].map(Arg::from)),
             }
@@ -255,6 +260,7 @@ impl Backend for Redis {
     fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>> {
         Box::pin(async move {
             let shard = self.shard(&lease.name);
+            let next = lease.successor.as_deref();
             let keys = vec![
                 lock(shard, &lease.name),
                 tombstone(shard, &lease.token),
@@ -263,25 +269,37 @@ impl Backend for Redis {
                 queue(shard, &lease.name),
                 stand(shard, &lease.name),
                 beats(shard),
+                tombstone(shard, next.map_or(&lease.token, |next| &next.token)),
             ];
-            let args = vec![
+            let mut args = vec![
                 lease.token.expose().into(),
                 ms(lease.tombstone),
                 lease.name.encoded().into(),
                 (&*lease.client.0).into(),
                 number(lease.min_fence),
             ];
+            match next.zip(next.and_then(|next| next.stand.as_ref())) {
+                Some((next, stand)) => {
+                    args.push(next.token.expose().into());
+                    args.push(ms(next.ttl));
+                    args.push(flags(stand).into());
+                    args.push(Arg::from_bytes(&next.identity));
+                }
+                None => args.extend(["", "0", "0000", ""].map(Arg::from)),
+            }
             let reply = self.connection.run(&RELEASE, keys, args).await?;
             let mut fields = reply.fields(RELEASE.name());
             let was_held = fields.int()? == 1;
-            let next = match fields.unsigned()? {
+            let fence = fields.unsigned()?;
+            let ticket = ticket(&mut fields)?;
+            let next = match fence {
                 0 => None,
                 fence => {
                     let fence = valid_fence(RELEASE.name(), fence)?;
                     Some((token(RELEASE.name(), &fields.text()?)?, fence))
                 }
             };
-            Ok(Released { was_held, next })
+            Ok(Released { was_held, next, ticket })
         })
     }
 

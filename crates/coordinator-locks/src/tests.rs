@@ -49,6 +49,7 @@ fn surrender(claim: &Claim) -> Surrender {
         tombstone: TTL * 2,
         client: Client::random(),
         min_fence: 0,
+        successor: None,
     }
 }
 

@@ -2,7 +2,9 @@
 //! waiters together, hears whose turn it is, and tells them.
 
 use crate::{
-    backend::{Backend, Client, HEARTBEAT, Released, SHARDS, Standing, Wait, Wake, Wakeups},
+    backend::{
+        Backend, Client, HEARTBEAT, Released, SHARDS, Standing, Surrender, Wait, Wake, Wakeups,
+    },
     tasks,
     token::Token,
 };
@@ -66,7 +68,8 @@ struct Place {
     token: Token,
     /// Whether the queue knows it, as far as we know.
     stands: AtomicBool,
-    granted: Mutex<Option<(u64, Instant)>>,
+    /// What a release brought.
+    news: Mutex<Option<Told>>,
     told: Notify,
 }
 
@@ -77,6 +80,8 @@ pub(crate) enum Told {
     Look,
     /// It was granted the lock, by a request sent then.
     Granted { fence: u64, sent: Instant },
+    /// It stands in the queue, since a request sent then.
+    Stands { ticket: u64, sent: Instant },
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,7 +116,7 @@ impl Turns {
             name: name.clone(),
             token: token.clone(),
             stands: AtomicBool::new(false),
-            granted: Mutex::default(),
+            news: Mutex::default(),
             told: Notify::new(),
         });
         let shard = self.shard(name).clone();
@@ -152,14 +157,21 @@ impl Turns {
         }
     }
 
-    /// A release by this client, sent then, may have granted the lock to one of its waiters. One
-    /// that is gone meanwhile gives it up by itself.
-    pub(crate) fn passed_on(&self, name: &Name, released: &Released, sent: Instant) {
-        let Some((token, fence)) = &released.next else { return };
-        let place = unpoisoned(&self.shard(name).waiting).places.get(token.expose()).cloned();
-        if let Some(place) = place {
-            *unpoisoned(&place.granted) = Some((*fence, sent));
-            place.told.notify_one();
+    /// A release by this client, sent then, may have granted the lock to one of its waiters, and put
+    /// one that it brought along into the queue. One that is gone meanwhile gives it up by itself.
+    pub(crate) fn passed_on(&self, lease: &Surrender, released: &Released, sent: Instant) {
+        let waiting = unpoisoned(&self.shard(&lease.name).waiting);
+        let tell = |token: &Token, told: Told| {
+            if let Some(place) = waiting.places.get(token.expose()) {
+                *unpoisoned(&place.news) = Some(told);
+                place.told.notify_one();
+            }
+        };
+        if let (Some(next), Some(ticket)) = (&lease.successor, released.ticket) {
+            tell(&next.token, Told::Stands { ticket, sent });
+        }
+        if let Some((token, fence)) = &released.next {
+            tell(token, Told::Granted { fence: *fence, sent });
         }
     }
 }
@@ -175,10 +187,7 @@ impl Waiter {
     /// Waits to be told; cancel safe.
     pub(crate) async fn told(&self) -> Told {
         self.place.told.notified().await;
-        match unpoisoned(&self.place.granted).take() {
-            Some((fence, sent)) => Told::Granted { fence, sent },
-            None => Told::Look,
-        }
+        unpoisoned(&self.place.news).take().unwrap_or(Told::Look)
     }
 }
 

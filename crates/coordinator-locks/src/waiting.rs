@@ -1,7 +1,10 @@
 //! Waiting in line inside this process: one waiter per name stands in the backend's queue, the
 //! others wait for their turn here and share what it learns.
 
-use crate::token::Holder;
+use crate::{
+    backend::Claim,
+    token::{Holder, Token},
+};
 use coordinator_core::key::Name;
 use std::{
     collections::HashMap,
@@ -22,6 +25,14 @@ struct Line {
     holder: Mutex<Option<Holder>>,
     /// Why the server could not be asked, when it was last tried.
     trouble: Mutex<Option<String>>,
+    here: Mutex<Here>,
+}
+
+/// Who of this line holds the lock, as far as is known, and what the next left for its release.
+#[derive(Debug, Default)]
+struct Here {
+    token: Option<Token>,
+    successor: Option<Claim>,
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -33,6 +44,19 @@ impl Lines {
     pub(crate) fn enter(self: &Arc<Self>, name: &Name) -> Place {
         let line = unpoisoned(&self.lines).entry(name.clone()).or_default().clone();
         Place { lines: self.clone(), name: name.clone(), line: Some(line) }
+    }
+}
+
+impl Lines {
+    /// The claim that the next in line left for the release of this token.
+    pub(crate) fn successor(&self, name: &Name, token: &Token) -> Option<Claim> {
+        let lines = unpoisoned(&self.lines);
+        let mut here = unpoisoned(&lines.get(name)?.here);
+        if here.token.as_ref() != Some(token) {
+            return None;
+        }
+        here.token = None;
+        here.successor.take()
     }
 }
 
@@ -57,6 +81,27 @@ impl Place {
     /// The same, if nobody stands before it.
     pub(crate) fn try_first(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         self.line().head.try_lock().ok()
+    }
+
+    /// The lock went to this place, with this token.
+    pub(crate) fn took(&self, token: &Token) {
+        let here = Here { token: Some(token.clone()), successor: None };
+        *unpoisoned(&self.line().here) = here;
+    }
+
+    /// Leaves a claim to a holder of this line, if there is one: its release brings it along.
+    pub(crate) fn leave_claim(&self, claim: &Claim) -> bool {
+        let mut here = unpoisoned(&self.line().here);
+        let held = here.token.is_some();
+        if held {
+            here.successor = Some(claim.clone());
+        }
+        held
+    }
+
+    /// Takes the claim back, if no release has.
+    pub(crate) fn take_back(&self) {
+        unpoisoned(&self.line().here).successor = None;
     }
 
     /// Tells those behind who holds the lock.

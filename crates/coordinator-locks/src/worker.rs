@@ -119,7 +119,7 @@ async fn give_up(backend: &dyn Backend, turns: &Turns, order: &Order) {
             match &order.what {
                 What::Lock(lease) => {
                     let released = backend.release(lease).await?;
-                    turns.passed_on(&lease.name, &released, sent);
+                    turns.passed_on(lease, &released, sent);
                     Ok(())
                 }
                 What::Wait { owner, token } => backend.wait_no_more(owner, token).await,

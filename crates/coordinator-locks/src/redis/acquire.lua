@@ -37,31 +37,9 @@ if lock and string.sub(lock, 1, 32) == ARGV[1] then
 end
 local ticket = 0
 if ARGV[6] ~= '' and (lock or waited) then
-  local record = redis.call('HGET', KEYS[6], ARGV[1])
-  if record and redis.call('ZSCORE', KEYS[5], ARGV[1]) then
-    ticket = tonumber(string.sub(record, 17, 32))
-    -- Full memory refuses no write that follows another: who waits shall not lose its place for it.
-    redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', string.format('%.0f', now - ALIVE))
-    if string.sub(record, 49, 49) ~= string.sub(ARGV[9], 1, 1) then
-      record = string.sub(record, 1, 48) .. ARGV[9] .. string.sub(record, 53)
-      redis.call('HSET', KEYS[6], ARGV[1], record)
-    end
-  else
-    local last = tonumber(redis.call('HGET', KEYS[6], 'last') or '0')
-    ticket = tonumber(ARGV[7])
-    if ticket == 0 then
-      ticket = math.max(now, last + 1)
-    end
-    redis.call('ZADD', KEYS[5], string.format('%.0f', ticket - ARGV[8]), ARGV[1])
-    record = ARGV[6] .. string.format('%016.0f%016.0f', ticket, ttl)
-    record = record .. ARGV[9] .. ARGV[5]
-    last = string.format('%.0f', math.max(ticket, last))
-    redis.call('HSET', KEYS[6], ARGV[1], record, 'last', last)
-    redis.call('PEXPIRE', KEYS[5], QUEUE_TTL)
-    redis.call('PEXPIRE', KEYS[6], QUEUE_TTL)
-  end
-  redis.call('ZADD', KEYS[7], string.format('%.0f', now), ARGV[6])
-  redis.call('PEXPIRE', KEYS[7], QUEUE_TTL)
+  local known, start = tonumber(ARGV[7]), tonumber(ARGV[8])
+  local queue, stand, beats = KEYS[5], KEYS[6], KEYS[7]
+  ticket = enter(queue, stand, beats, ARGV[1], ARGV[6], known, start, ttl, ARGV[9], ARGV[5], now)
 end
 if lock then
   local fence, since = string.sub(lock, 33, 48), string.sub(lock, 49, 64)

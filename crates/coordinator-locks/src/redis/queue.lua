@@ -21,6 +21,35 @@ local function tell(beats, client, token)
   return heard > 0
 end
 
+-- Stands in the queue, or keeps its place; the ticket. `flags` are whether its client hears (1 digit)
+-- and its priority (3 digits).
+local function enter(queue, stand, beats, token, client, ticket, head_start, ttl, flags, holder, now)
+  local record = redis.call('HGET', stand, token)
+  if record and redis.call('ZSCORE', queue, token) then
+    ticket = tonumber(string.sub(record, 17, 32))
+    -- Full memory refuses no write that follows another: who waits shall not lose its place for it.
+    redis.call('ZREMRANGEBYSCORE', beats, '-inf', string.format('%.0f', now - ALIVE))
+    if string.sub(record, 49, 49) ~= string.sub(flags, 1, 1) then
+      record = string.sub(record, 1, 48) .. flags .. string.sub(record, 53)
+      redis.call('HSET', stand, token, record)
+    end
+  else
+    local last = tonumber(redis.call('HGET', stand, 'last') or '0')
+    if ticket == 0 then
+      ticket = math.max(now, last + 1)
+    end
+    redis.call('ZADD', queue, string.format('%.0f', ticket - head_start), token)
+    record = client .. string.format('%016.0f%016.0f', ticket, ttl) .. flags .. holder
+    last = string.format('%.0f', math.max(ticket, last))
+    redis.call('HSET', stand, token, record, 'last', last)
+    redis.call('PEXPIRE', queue, QUEUE_TTL)
+    redis.call('PEXPIRE', stand, QUEUE_TTL)
+  end
+  redis.call('ZADD', beats, string.format('%.0f', now), client)
+  redis.call('PEXPIRE', beats, QUEUE_TTL)
+  return ticket
+end
+
 -- Steps out of the queue; whether it stood there.
 local function leave(queue, stand, token)
   if redis.call('ZREM', queue, token) == 0 then

@@ -148,13 +148,13 @@ impl Backend for Broken {
         Box::pin(async move {
             if self.has(Fault::ReleasesWithoutComparing) {
                 let was_held = self.take_away(&lease.name).await?;
-                return Ok(Released { was_held, next: None });
+                return Ok(Released { was_held, next: None, ticket: None });
             }
             let mut lease = lease.clone();
             if self.has(Fault::ForgetsWhoLeft)
                 && self.good.renew(0, &[renewal(&lease)]).await?[0] != Renewed::Prolonged
             {
-                return Ok(Released { was_held: false, next: None });
+                return Ok(Released { was_held: false, next: None, ticket: None });
             }
             if self.has(Fault::ForgetsWhatWasReleased) {
                 lease.tombstone = Duration::ZERO;

@@ -131,7 +131,7 @@ async fn a_free_lock_needs_no_queue(stage: Stage) -> Verdict {
     let waiters = stage.backend.waiters(&name("a"), 9).await.map_err(|error| error.chain())?;
     ensure!(waiters.is_empty(), "the holder stands in the queue");
     let released = stage.gives_up(&one).await?;
-    ensure!(released == Released { was_held: true, next: None }, "{released:?}");
+    ensure!(released == Released { was_held: true, next: None, ticket: None }, "{released:?}");
     Ok(())
 }
 
@@ -339,7 +339,7 @@ async fn a_release_grants_the_lock_to_a_waiter_of_its_own_client(stage: Stage) -
     release.min_fence = before + 1_000_000_000_000;
     let released = stage.backend.release(&release).await.map_err(|error| error.chain())?;
     let granted = Some((next.token.clone(), release.min_fence));
-    ensure!(released == Released { was_held: true, next: granted }, "{released:?}");
+    ensure!(released == Released { was_held: true, next: granted, ticket: None }, "{released:?}");
     let seen = stage.backend.show(&name("a")).await.map_err(|error| error.chain())?;
     let seen = seen.ok_or("nobody holds it")?;
     ensure!(seen.holder.fence.get() == release.min_fence, "another fence");
@@ -347,7 +347,7 @@ async fn a_release_grants_the_lock_to_a_waiter_of_its_own_client(stage: Stage) -
     ensure!(seen.ttl > TTL / 2 && seen.ttl <= TTL, "a wrong ttl: {:?}", seen.ttl);
     // Delivered twice it grants nothing more, and the waiter obtains what it has.
     let again = stage.backend.release(&release).await.map_err(|error| error.chain())?;
-    ensure!(again == Released { was_held: true, next: None }, "{again:?}");
+    ensure!(again == Released { was_held: true, next: None, ticket: None }, "{again:?}");
     let known = stage.claims(&next).await?;
     ensure!(known == Acquired::Granted { fence: release.min_fence }, "{known:?}");
     let listed = stage.backend.list(next.name.shard(SHARDS), 0, 9).await;
