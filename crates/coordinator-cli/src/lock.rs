@@ -182,8 +182,8 @@ impl LockVerb {
             | Self::Acquire(AcquireArgs { name, .. })
             | Self::Renew(RenewArgs { name, .. })
             | Self::Release(ReleaseArgs { name, .. })
-            | Self::Show { name } => name,
-            Self::Log(LogArgs { lock: Some(name), .. }) => name,
+            | Self::Show { name }
+            | Self::Log(LogArgs { lock: Some(name), .. }) => name,
             Self::List | Self::Log(_) => return Ok(()),
         };
         Name::new(name)?;

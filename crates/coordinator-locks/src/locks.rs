@@ -190,7 +190,7 @@ impl Locks {
     }
 
     /// Takes a lock away from whoever holds it, and answers from whom. The holder is told with
-    /// [`LossReason::ForceReleased`] at its next renewal; until then only its fence keeps its
+    /// [`LossReason::ForceReleased`](crate::LossReason::ForceReleased) at its next renewal; until then only its fence keeps its
     /// writes out.
     ///
     /// # Errors
