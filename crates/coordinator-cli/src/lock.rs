@@ -230,8 +230,8 @@ impl LockVerb {
             | Self::Acquire(AcquireArgs { name, .. })
             | Self::Renew(RenewArgs { name, .. })
             | Self::Release(ReleaseArgs { name, .. })
-            | Self::Show { name } => name,
-            Self::Log(LogArgs { lock: Some(name), .. }) => name,
+            | Self::Show { name }
+            | Self::Log(LogArgs { lock: Some(name), .. }) => name,
             Self::List | Self::Log(_) | Self::Graph { .. } => return Ok(()),
         };
         Name::new(name)?;

@@ -87,6 +87,7 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
         let mut head = place.try_first();
         if head.is_none() {
             *waiting = Some(telemetry::LOCKS_WAITING.enter());
+            claim.leave_to_release(&place);
             head = until(&*clock, deadline, place.first()).await;
         }
         if head.is_none() {
@@ -98,10 +99,10 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
     // Whether the last answer was that another holds it.
     let mut held = false;
     let mut watch = None;
-    let mut news = Told::Look;
-    if head.is_some() {
-        news = claim.succeed(&place, deadline).await;
-    }
+    let mut news = match head {
+        Some(_) => claim.succeed(&place, deadline).await,
+        None => Told::Look,
+    };
     let ended = loop {
         let attempt = match std::mem::replace(&mut news, Told::Look) {
             Told::Look => claim.attempt(limit).await,
@@ -338,17 +339,22 @@ impl<'a> Pending<'a> {
         }
     }
 
-    /// Leaves the claim for a moment to a holder of this process, which may be about to release:
-    /// then no request of its own is needed.
-    async fn succeed(&mut self, place: &Place, deadline: Instant) -> Told {
+    /// Leaves the claim to a holder of this process: its release brings it along, if this is the
+    /// next in line by then, and no request of its own is needed.
+    fn leave_to_release(&mut self, place: &Place) {
         self.stand();
-        if !place.leave_claim(&self.claim) {
-            return Told::Look;
-        }
         // From here on a release may win the lock for it.
         self.unsure = true;
-        let clock = self.inner.clock();
-        let told = until(&**clock, deadline.min(clock.now() + MOMENT), self.told()).await;
+        place.leave_claim(&self.claim);
+    }
+
+    /// First in line: gives a release that may be about to come a moment.
+    async fn succeed(&mut self, place: &Place, deadline: Instant) -> Told {
+        let mut told = None;
+        if place.may_be_taken() && self.waiter.is_some() {
+            let clock = self.inner.clock();
+            told = until(&**clock, deadline.min(clock.now() + MOMENT), self.told()).await;
+        }
         place.take_back();
         told.unwrap_or(Told::Look)
     }

@@ -213,7 +213,6 @@ impl Guard {
             fence: self.fence(),
             remaining: self.remaining(),
         };
-        state.tell_nothing();
         state.end(LossReason::Released);
         detached
     }

@@ -67,6 +67,8 @@ struct Queue {
     skipped: u64,
     /// The second in which notes are counted, and their count.
     second: Option<(Instant, u32)>,
+    /// Up to which number somebody waits for them.
+    urgent: u64,
     closed: bool,
 }
 
@@ -83,6 +85,12 @@ struct Note {
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody waits for what is to be written.
+    fn is_urgent(&self) -> bool {
+        let queue = self.queue();
+        queue.closed || queue.urgent > *self.tried.borrow() || queue.notes.len() >= BATCH
     }
 }
 
@@ -159,7 +167,11 @@ impl Journal {
         if self.started.get().is_none() {
             return;
         }
-        let target = self.shared.queue().count;
+        let target = {
+            let mut queue = self.shared.queue();
+            queue.urgent = queue.count;
+            queue.count
+        };
         let mut tried = self.shared.tried.subscribe();
         if *tried.borrow_and_update() >= target {
             return;
@@ -223,11 +235,20 @@ async fn keep(backend: Arc<dyn Backend>, shared: Arc<Shared>, mut writer: Writer
     let clock = backend.clock().clone();
     loop {
         shared.wake.notified().await;
-        tokio::select! {
-            () = clock.sleep(GATHER) => {}
-            () = shared.hurry.notified() => {}
+        if !shared.is_urgent() {
+            tokio::select! {
+                () = clock.sleep(GATHER) => {}
+                () = shared.hurry.notified() => {}
+            }
         }
-        if !writer.write_all(&*backend, &shared).await || shared.queue().closed {
+        if !writer.write_all(&*backend, &shared).await {
+            return;
+        }
+        let queue = shared.queue();
+        if !queue.notes.is_empty() || queue.skipped > 0 {
+            // They came meanwhile, and are gathered like others.
+            shared.wake.notify_one();
+        } else if queue.closed {
             return;
         }
     }
@@ -263,6 +284,7 @@ enum Wrote {
 impl Writer {
     /// Writes what there is, again and again where that may help; whether to go on.
     async fn write_all(&mut self, backend: &dyn Backend, shared: &Shared) -> bool {
+        let end = shared.queue().count;
         while let Some(batch) = self.take(backend.clock().now(), shared) {
             loop {
                 match write(backend, shared, &batch.lines).await {
@@ -277,6 +299,10 @@ impl Writer {
                 }
             }
             shared.tried.send_modify(|tried| *tried = (*tried).max(batch.last));
+            // What came meanwhile is not written one by one.
+            if batch.last >= end && !shared.is_urgent() {
+                break;
+            }
         }
         true
     }

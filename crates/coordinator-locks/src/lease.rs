@@ -264,11 +264,6 @@ impl State {
         }
     }
 
-    /// Another has it from now on, who tells.
-    pub(crate) fn tell_nothing(&self) {
-        self.tell_now();
-    }
-
     fn tell_loss(&self, reason: LossReason) {
         if self.tell_now() {
             let held = self.held();

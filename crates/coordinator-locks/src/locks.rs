@@ -190,8 +190,8 @@ impl Locks {
     }
 
     /// Takes a lock away from whoever holds it, and answers from whom. The holder is told with
-    /// [`LossReason::ForceReleased`] at its next renewal; until then only its fence keeps its
-    /// writes out.
+    /// [`ForceReleased`](crate::LossReason::ForceReleased) at its next renewal; until then only
+    /// its fence keeps its writes out.
     ///
     /// # Errors
     /// As [`renew`](Self::renew), and [`Misuse`](coordinator_core::ErrorKind::Misuse) for a reason

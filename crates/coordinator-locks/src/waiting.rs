@@ -7,8 +7,8 @@ use crate::{
 };
 use coordinator_core::key::Name;
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 /// The lines of this process, by name; a line lives as long as somebody stands in it.
@@ -28,11 +28,18 @@ struct Line {
     here: Mutex<Here>,
 }
 
-/// Who of this line holds the lock, as far as is known, and what the next left for its release.
+/// Who of this line holds the lock, as far as is known, and the claims that those behind left for
+/// its release, in the order of the line.
 #[derive(Debug, Default)]
 struct Here {
     token: Option<Token>,
-    successor: Option<Claim>,
+    left: VecDeque<Claim>,
+}
+
+impl Here {
+    fn remove(&mut self, token: &Token) {
+        self.left.retain(|claim| claim.token != *token);
+    }
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,7 +50,7 @@ impl Lines {
     /// Stands at the end of a name's line.
     pub(crate) fn enter(self: &Arc<Self>, name: &Name) -> Place {
         let line = unpoisoned(&self.lines).entry(name.clone()).or_default().clone();
-        Place { lines: self.clone(), name: name.clone(), line: Some(line) }
+        Place { lines: self.clone(), name: name.clone(), line: Some(line), left: OnceLock::new() }
     }
 }
 
@@ -56,7 +63,7 @@ impl Lines {
             return None;
         }
         here.token = None;
-        here.successor.take()
+        here.left.pop_front()
     }
 }
 
@@ -66,6 +73,8 @@ pub(crate) struct Place {
     lines: Arc<Lines>,
     name: Name,
     line: Option<Arc<Line>>,
+    /// The token of the claim that was left here.
+    left: OnceLock<Token>,
 }
 
 impl Place {
@@ -85,23 +94,31 @@ impl Place {
 
     /// The lock went to this place, with this token.
     pub(crate) fn took(&self, token: &Token) {
-        let here = Here { token: Some(token.clone()), successor: None };
-        *unpoisoned(&self.line().here) = here;
-    }
-
-    /// Leaves a claim to a holder of this line, if there is one: its release brings it along.
-    pub(crate) fn leave_claim(&self, claim: &Claim) -> bool {
         let mut here = unpoisoned(&self.line().here);
-        let held = here.token.is_some();
-        if held {
-            here.successor = Some(claim.clone());
-        }
-        held
+        here.remove(token);
+        here.token = Some(token.clone());
     }
 
-    /// Takes the claim back, if no release has.
+    /// Leaves a claim to whoever of this line releases the lock when it is the next.
+    pub(crate) fn leave_claim(&self, claim: &Claim) {
+        let _ = self.left.set(claim.token.clone());
+        unpoisoned(&self.line().here).left.push_back(claim.clone());
+    }
+
+    /// Whether a release has taken the claim that was left, or a holder of this line may yet.
+    pub(crate) fn may_be_taken(&self) -> bool {
+        let here = unpoisoned(&self.line().here);
+        here.token.is_some()
+            || self.left.get().is_some_and(|token| here.left.iter().all(|c| c.token != *token))
+    }
+
+    /// Takes the claim back and asks by itself: no release shall bring along another's.
     pub(crate) fn take_back(&self) {
-        unpoisoned(&self.line().here).successor = None;
+        let mut here = unpoisoned(&self.line().here);
+        here.token = None;
+        if let Some(token) = self.left.get() {
+            here.remove(token);
+        }
     }
 
     /// Tells those behind who holds the lock.
@@ -129,6 +146,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut lines = unpoisoned(&self.lines.lines);
+        if let (Some(token), Some(line)) = (self.left.get(), &self.line) {
+            unpoisoned(&line.here).remove(token);
+        }
         self.line = None;
         // Lines are handed out under this lock only, so a count of one is final.
         if lines.get(&self.name).is_some_and(|line| Arc::strong_count(line) == 1) {

@@ -1,8 +1,8 @@
 //! What a process tells of its locks: one test, because recorders and levels are the process's.
 
-use coordinator_core::clock::{Clock as _, ManualClock};
+use coordinator_core::{Result, clock::ManualClock};
 use coordinator_harness::eventually;
-use coordinator_locks::{Locks, LossReason, METRICS, Outcome};
+use coordinator_locks::{Guard, Lock, Locks, LossReason, METRICS, Outcome, Token};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use std::{
     collections::BTreeMap,
@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use tokio::task::JoinSet;
 use tracing_subscriber::{Layer, layer::SubscriberExt as _};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,32 +66,71 @@ impl Capture {
     }
 }
 
-/// What was recorded: counts, levels, and how many durations.
-#[derive(Default)]
-struct Seen(BTreeMap<String, u64>);
+/// One client of locks whose leases no watchdog renews, and what was recorded of it: counts,
+/// levels, and how many durations.
+struct Scene {
+    locks: Locks,
+    clock: ManualClock,
+    capture: Capture,
+    snapshotter: Snapshotter,
+    seen: BTreeMap<String, f64>,
+}
 
-impl Seen {
+impl Scene {
     /// Counters and histograms are emptied by looking, so they add up here.
-    fn look(&mut self, snapshotter: &Snapshotter) {
-        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-            let labels: String =
-                key.key().labels().map(|one| format!(" {}", one.value())).collect();
-            let name = key.key().name().to_owned() + &labels;
-            assert!(METRICS.iter().any(|metric| metric.name() == key.key().name()), "{name}");
+    fn look(&mut self) {
+        for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
+            let key = key.key();
+            let mut name = key.name().to_owned();
+            assert!(METRICS.iter().any(|metric| metric.name() == name), "{name} is not declared");
+            for label in key.labels() {
+                name += &format!(" {}", label.value());
+            }
+            let sum = self.seen.entry(name).or_default();
             match value {
-                DebugValue::Counter(count) => *self.0.entry(name).or_default() += count,
-                DebugValue::Histogram(all) => *self.0.entry(name).or_default() += all.len() as u64,
-                DebugValue::Gauge(level) => {
-                    self.0.insert(name, level.into_inner() as u64);
-                }
+                DebugValue::Counter(count) => *sum += f64::from(u32::try_from(count).expect("few")),
+                DebugValue::Histogram(all) => all.iter().for_each(|_| *sum += 1.0),
+                DebugValue::Gauge(level) => *sum = level.into_inner(),
             }
         }
     }
 
+    fn level(&mut self, name: &str) -> f64 {
+        self.look();
+        self.seen.get(&format!("coordinator_{name}")).copied().unwrap_or_default()
+    }
+
     #[track_caller]
-    fn is(&self, name: &str, count: u64) {
-        let name = format!("coordinator_{name}");
-        assert_eq!(self.0.get(&name).copied().unwrap_or_default(), count, "{name}: {:#?}", self.0);
+    fn is(&mut self, name: &str, expected: u32) {
+        let level = self.level(name);
+        let same = (level - f64::from(expected)).abs() < 0.5;
+        assert!(same, "{name} is {level}, not {expected}: {:#?}", self.seen);
+    }
+
+    async fn becomes(&mut self, name: &str, expected: u32) {
+        eventually(LONG, name, async || {
+            tokio::task::yield_now().await;
+            (self.level(name) - f64::from(expected)).abs() < 0.5
+        })
+        .await;
+    }
+
+    async fn acquire(&self, name: &str) -> Guard {
+        let lock = self.locks.named(name).with_ttl(SECOND * 9).with_watchdog(false);
+        lock.acquire().await.expect("an answer").acquired().expect("acquired")
+    }
+
+    /// Moves the clock until somebody has an answer.
+    async fn outcome(&self, waiting: &mut JoinSet<Result<Outcome>>) -> Outcome {
+        let mut done = None;
+        eventually(LONG, "it is answered", async || {
+            self.clock.advance(Duration::from_millis(10));
+            tokio::task::yield_now().await;
+            done = waiting.try_join_next();
+            done.is_some()
+        })
+        .await;
+        done.expect("one waited").expect("no panic").expect("an answer")
     }
 }
 
@@ -102,139 +142,14 @@ async fn events_and_metrics_are_as_the_manual_says() {
     let capture = Capture::default();
     let subscriber = tracing_subscriber::registry().with(capture.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
-    let mut seen = Seen::default();
     let clock = ManualClock::new();
     let locks = Locks::embedded_with_clock(Arc::new(clock.clone()));
-    let unwatched = |name: &str| locks.named(name).with_ttl(SECOND * 9).with_watchdog(false);
-    let mut tokens = Vec::new();
-
-    // Acquired, and released in each way.
-    let one = locks.named("a").with_task("t").acquire().await.expect("an answer");
-    seen.look(&snapshotter);
-    seen.is("locks_held", 1);
-    one.acquired().expect("acquired").release().await.expect("released");
-    drop(locks.acquire("b").await.expect("an answer"));
-    let detached = locks.acquire("c").await.expect("an answer").acquired().expect("acquired");
-    let lease = detached.lease().clone();
-    tokens.push(detached.detach().token);
-    seen.look(&snapshotter);
-    seen.is("locks_held", 0);
-    drop(lease);
-    locks.release("c", &tokens[0]).await.expect("released");
-    let holder = ["fence id", "fence id held_ms"];
-    assert_eq!(
-        capture.of("a"),
-        ["DEBUG acquired fence id task", "DEBUG released fence held_ms id task"]
-    );
-    assert_eq!(
-        capture.of("b"),
-        [format!("DEBUG acquired {}", holder[0]), "DEBUG released fence held_ms id".to_owned()]
-    );
-    assert_eq!(capture.of("c"), ["DEBUG acquired fence id", "DEBUG released "]);
-
-    // Waited for, in vain, dropped, refused at once and granted.
-    let held = unwatched("d").acquire().await.expect("an answer").acquired().expect("acquired");
-    assert!(locks.try_acquire("d").await.expect("an answer").is_none());
-    let wait = |by: u64| {
-        let lock = locks.peer().named("d").with_wait(SECOND * u32::try_from(by).expect("small"));
-        tokio::spawn(async move { lock.acquire().await })
-    };
-    let (vain, dropped) = (wait(1), wait(100));
-    eventually(LONG, "both wait", async || {
-        seen.look(&snapshotter);
-        seen.0.get("coordinator_locks_waiting") == Some(&2)
-    })
-    .await;
-    dropped.abort();
-    assert!(dropped.await.expect_err("aborted").is_cancelled());
-    clock.advance(SECOND);
-    let vain = vain.await.expect("no panic").expect("an answer");
-    assert!(matches!(vain, Outcome::TimedOut { .. }));
-    seen.look(&snapshotter);
-    seen.is("locks_waiting", 0);
-    let lucky = wait(100);
-    eventually(LONG, "it waits", async || {
-        seen.look(&snapshotter);
-        seen.0.get("coordinator_locks_waiting") == Some(&1)
-    })
-    .await;
-    clock.advance(SECOND);
-    held.release().await.expect("released");
-    eventually(LONG, "it is told", async || {
-        clock.advance(Duration::from_millis(10));
-        lucky.is_finished()
-    })
-    .await;
-    drop(lucky.await.expect("no panic"));
-    let told = capture.of("d");
-    assert_eq!(told[1..3], ["INFO timed_out id waited_ms", "DEBUG released fence held_ms id"]);
-    assert_eq!(told[3..], ["DEBUG acquired fence id waited_ms", "DEBUG released fence held_ms id"]);
-    assert_eq!(capture.field("d", "timed_out", "waited_ms"), "1000");
-
-    // Renewed late, and lost.
-    let late = unwatched("e").acquire().await.expect("an answer").acquired().expect("acquired");
-    clock.advance(SECOND * 3);
-    late.renew().await.expect("an answer");
-    clock.advance(SECOND * 7);
-    late.renew().await.expect("an answer");
-    clock.advance(SECOND * 9);
-    assert_eq!(late.lost().await, LossReason::Expired);
-    assert_eq!(late.lost().await, LossReason::Expired);
-    seen.look(&snapshotter);
-    seen.is("locks_held", 0);
-    drop(late);
-    assert_eq!(
-        capture.of("e"),
-        [
-            "DEBUG acquired fence id",
-            "WARN renewed_late fence id left_ms",
-            "WARN lost fence held_ms id reason"
-        ]
-    );
-    assert_eq!(capture.field("e", "lost", "reason"), "expired");
-    assert_eq!(capture.field("e", "lost", "held_ms"), "19000");
-    // One that nobody noticed was over when it was given up.
-    let over = unwatched("f").acquire().await.expect("an answer").acquired().expect("acquired");
-    clock.advance(SECOND * 10);
-    over.release().await.expect("an answer");
-    drop(unwatched("f").acquire().await.expect("an answer"));
-    assert_eq!(capture.of("f")[1], "WARN lost fence held_ms id reason");
-    let owner = locks.owner("job").expect("an owner");
-    let own = owner.named("g").acquire().await.expect("an answer").acquired().expect("acquired");
-    let again = owner.named("g").acquire().await.expect("an answer");
-    seen.look(&snapshotter);
-    seen.is("locks_held", 1);
-    drop(again);
-    locks.force_release("g", "a reason").await.expect("an answer").expect("was held");
-    own.renew().await.expect("an answer");
-    drop(own);
-    assert_eq!(
-        capture.of("g"),
-        [
-            "DEBUG acquired fence id owner",
-            "WARN forced fence id owner reason",
-            "WARN lost fence held_ms id owner reason"
-        ]
-    );
-    assert_eq!(capture.field("g", "forced", "reason"), "a reason");
-
-    // An owner that waits for another of its name waits for itself.
-    let own = owner.named("h").acquire().await.expect("an answer").acquired().expect("acquired");
-    let twin = locks.owner("job").expect("an owner");
-    let cycle = tokio::spawn(async move { twin.named("h").with_wait(LONG).acquire().await });
-    eventually(LONG, "it is found", async || {
-        clock.advance(Duration::from_millis(10));
-        cycle.is_finished()
-    })
-    .await;
-    let cycle = cycle.await.expect("no panic").expect("an answer");
-    assert!(matches!(cycle, Outcome::Deadlock { .. }), "{cycle:?}");
-    drop(own);
-    assert_eq!(capture.of("h")[1], "WARN deadlock cycle id owner waited_ms");
-    assert_eq!(capture.field("h", "deadlock", "cycle"), "job waits for h, held by job");
-    locks.named("").acquire().await.expect_err("is misuse");
-
-    seen.look(&snapshotter);
+    let mut scene = Scene { locks, clock, capture, snapshotter, seen: BTreeMap::new() };
+    let token = giving_up(&mut scene).await;
+    waiting(&mut scene).await;
+    losing(&mut scene).await;
+    owning(&mut scene).await;
+    scene.locks.named("").acquire().await.expect_err("is misuse");
     for (name, count) in [
         ("lock_acquires_total acquired", 11),
         ("lock_acquires_total timed_out", 2),
@@ -247,11 +162,124 @@ async fn events_and_metrics_are_as_the_manual_says() {
         ("locks_held", 0),
         ("locks_waiting", 0),
     ] {
-        seen.is(name, count);
+        scene.is(name, count);
     }
-    let told = format!("{:?}", capture.0.lock().expect("no panic"));
-    for token in tokens {
-        assert!(!told.contains(token.expose()), "a token was told");
-    }
-    assert!(clock.now().since_start() > SECOND);
+    let told = format!("{:?}", scene.capture.0.lock().expect("no panic"));
+    assert!(!told.contains(token.expose()), "a token was told");
+}
+
+async fn giving_up(scene: &mut Scene) -> Token {
+    let task = scene.locks.named("a").with_task("t").acquire().await.expect("an answer");
+    scene.is("locks_held", 1);
+    task.acquired().expect("acquired").release().await.expect("released");
+    drop(scene.acquire("b").await);
+    scene.is("locks_held", 0);
+    let detached = scene.acquire("c").await;
+    let lease = detached.lease().clone();
+    let token = detached.detach().token;
+    scene.is("locks_held", 0);
+    drop(lease);
+    scene.locks.release("c", &token).await.expect("released");
+    let a = ["DEBUG acquired fence id task", "DEBUG released fence held_ms id task"];
+    assert_eq!(scene.capture.of("a"), a);
+    let b = ["DEBUG acquired fence id", "DEBUG released fence held_ms id"];
+    assert_eq!(scene.capture.of("b"), b);
+    assert_eq!(scene.capture.of("c"), ["DEBUG acquired fence id", "DEBUG released "]);
+    token
+}
+
+async fn waiting(scene: &mut Scene) {
+    let held = scene.acquire("d").await;
+    assert!(scene.locks.try_acquire("d").await.expect("an answer").is_none());
+    let (mut waiting, mut aborted) = (JoinSet::new(), JoinSet::new());
+    let wait = |wait: Duration| {
+        let lock = held_elsewhere(scene, "d").with_wait(wait);
+        async move { lock.acquire().await }
+    };
+    let (vain, dropped, lucky) = (wait(SECOND), wait(LONG), wait(LONG));
+    waiting.spawn(vain);
+    aborted.spawn(dropped);
+    scene.becomes("locks_waiting", 2).await;
+    aborted.shutdown().await;
+    scene.is("locks_waiting", 1);
+    scene.clock.advance(SECOND);
+    let vain = scene.outcome(&mut waiting).await;
+    assert!(matches!(vain, Outcome::TimedOut { .. }), "{vain:?}");
+    scene.is("locks_waiting", 0);
+    waiting.spawn(lucky);
+    scene.becomes("locks_waiting", 1).await;
+    held.release().await.expect("released");
+    let lucky = scene.outcome(&mut waiting).await;
+    assert!(matches!(lucky, Outcome::Acquired(_)), "{lucky:?}");
+    drop(lucky);
+    let told = [
+        "DEBUG acquired fence id",
+        "INFO timed_out id waited_ms",
+        "DEBUG released fence held_ms id",
+        "DEBUG acquired fence id waited_ms",
+        "DEBUG released fence held_ms id",
+    ];
+    assert_eq!(scene.capture.of("d"), told);
+    let waited = scene.capture.field("d", "timed_out", "waited_ms").parse();
+    assert!(waited.is_ok_and(|waited: u32| (1000..2000).contains(&waited)));
+}
+
+/// The lock as another client sees it.
+fn held_elsewhere(scene: &Scene, name: &str) -> Lock {
+    scene.locks.peer().named(name)
+}
+
+async fn losing(scene: &mut Scene) {
+    let late = scene.acquire("e").await;
+    scene.clock.advance(SECOND * 3);
+    late.renew().await.expect("an answer");
+    scene.clock.advance(SECOND * 7);
+    late.renew().await.expect("an answer");
+    scene.clock.advance(SECOND * 9);
+    assert_eq!(late.lost().await, LossReason::Expired);
+    assert_eq!(late.lost().await, LossReason::Expired);
+    scene.is("locks_held", 0);
+    drop(late);
+    let told = [
+        "DEBUG acquired fence id",
+        "WARN renewed_late fence id left_ms",
+        "WARN lost fence held_ms id reason",
+    ];
+    assert_eq!(scene.capture.of("e"), told);
+    assert_eq!(scene.capture.field("e", "lost", "reason"), "expired");
+    assert_eq!(scene.capture.field("e", "lost", "held_ms"), "19000");
+    // One that nobody noticed was over when it was given up.
+    let over = scene.acquire("f").await;
+    scene.clock.advance(SECOND * 10);
+    over.release().await.expect("an answer");
+    drop(scene.acquire("f").await);
+    assert_eq!(scene.capture.of("f")[1], "WARN lost fence held_ms id reason");
+}
+
+async fn owning(scene: &mut Scene) {
+    let owner = scene.locks.owner("job").expect("an owner");
+    let own = owner.acquire("g").await.expect("an answer").acquired().expect("acquired");
+    let again = owner.acquire("g").await.expect("an answer");
+    scene.is("locks_held", 1);
+    drop(again);
+    scene.locks.force_release("g", "why").await.expect("an answer").expect("was held");
+    own.renew().await.expect("an answer");
+    drop(own);
+    let told = [
+        "DEBUG acquired fence id owner",
+        "WARN forced fence id owner reason",
+        "WARN lost fence held_ms id owner reason",
+    ];
+    assert_eq!(scene.capture.of("g"), told);
+    assert_eq!(scene.capture.field("g", "forced", "reason"), "why");
+    // An owner that waits for another of its name waits for itself.
+    let own = owner.acquire("h").await.expect("an answer").acquired().expect("acquired");
+    let twin = scene.locks.owner("job").expect("an owner");
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { twin.named("h").with_wait(LONG).acquire().await });
+    let cycle = scene.outcome(&mut waiting).await;
+    assert!(matches!(cycle, Outcome::Deadlock { .. }), "{cycle:?}");
+    drop(own);
+    assert_eq!(scene.capture.of("h")[1], "WARN deadlock cycle id owner waited_ms");
+    assert_eq!(scene.capture.field("h", "deadlock", "cycle"), "job waits for h, held by job");
 }

@@ -79,7 +79,8 @@ async fn waiting_costs_a_process_a_few_heartbeats_however_many_wait() {
         tokio::task::yield_now().await;
     }
     let beats = server.calls_of("evalsha").await - before;
-    assert!(beats <= 5, "{beats} commands in a second of waiting");
+    // Five, and one for the log.
+    assert!(beats <= 6, "{beats} commands in a second of waiting");
     let before = server.calls_of("evalsha").await;
     guard.release().await.expect("an answer");
     for waiter in waiters {
