@@ -1,11 +1,10 @@
 //! Circles of owners: none that is not there is found, all that are, and soon.
 
-use super::{SECOND, background, now, take, waited_for};
+use super::{SECOND, Scene, background, now, scene, sha, take, waited_for};
 use crate::topology::{builder, config, server};
 use coordinator_core::redis::Connection;
-use coordinator_harness::{Proxy, RedisServer, eventually, seed};
+use coordinator_harness::{Proxy, RedisServer, Rule, eventually, seed};
 use coordinator_locks::{Blocked, Guard, Locks, Outcome, Owner};
-use futures::future::join_all;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
     collections::HashMap,
@@ -139,30 +138,30 @@ impl Plan {
     }
 }
 
-/// Runs of several owners who each take some of the same locks, and are done within a minute.
+/// Owners who each take some of the same locks, so many times and each at its own pace: what one
+/// reads of another is often over.
 async fn play(clients: Vec<Locks>, runs: u64, ascending: bool) -> [u64; 3] {
     let tally = Arc::new(Tally::default());
-    let lane = |lane: u64| {
-        let (clients, tally) = (clients.clone(), tally.clone());
-        background(async move {
-            let mut rng = StdRng::seed_from_u64(seed() ^ lane);
-            for run in 0..runs / LANES + u64::from(lane < runs % LANES) {
-                let truth = Mutex::default();
-                let plans = (0..OWNERS).map(|number| {
-                    let locks = &clients[number % clients.len()];
+    let mut owners = Vec::new();
+    for lane in 0..LANES {
+        let truth = Arc::new(Mutex::new(Truth::default()));
+        for number in 0..OWNERS {
+            let locks = clients[number % clients.len()].clone();
+            let (truth, tally) = (truth.clone(), tally.clone());
+            let mut rng = StdRng::seed_from_u64(seed() ^ (lane * 1000 + number as u64));
+            owners.push(background(async move {
+                for run in 0..runs / LANES + u64::from(lane < runs % LANES) {
                     let owner = locks.owner(&format!("l{lane}-o{number}")).expect("a name");
-                    Plan::draw(owner, lane, ascending, &mut rng)
-                });
-                let plans: Vec<_> = plans.collect();
-                let all = plans.into_iter().map(|plan| plan.carry_out(&truth, &tally));
-                let done = tokio::time::timeout(MINUTE / 2, join_all(all)).await;
-                assert!(done.is_ok(), "run {run} of lane {lane} hangs: {truth:?}");
-            }
-        })
-    };
-    let lanes: Vec<_> = (0..LANES).map(lane).collect();
-    for lane in lanes {
-        lane.await.expect("no panic");
+                    let plan = Plan::draw(owner, lane, ascending, &mut rng);
+                    let done = plan.carry_out(&truth, &tally);
+                    let done = tokio::time::timeout(MINUTE / 2, done).await;
+                    assert!(done.is_ok(), "run {run} of lane {lane} hangs: {truth:?}");
+                }
+            }));
+        }
+    }
+    for owner in owners {
+        owner.await.expect("no panic");
     }
     let counts = tally.counts();
     println!("{runs} runs, ascending {ascending}: granted, timed out, deadlocks: {counts:?}");
@@ -175,13 +174,18 @@ fn embedded() -> Vec<Locks> {
 }
 
 async fn clients(server: &RedisServer, count: usize) -> Vec<Locks> {
+    clients_with_prefix(server, count).await.0
+}
+
+async fn clients_with_prefix(server: &RedisServer, count: usize) -> (Vec<Locks>, String) {
     let config = config(&server.url());
-    let mut clients = Vec::new();
+    let (mut clients, mut prefix) = (Vec::new(), String::new());
     for _ in 0..count {
         let connection = Connection::connect(config.clone()).await.expect("a connection");
+        prefix = connection.keyspace().prefix().to_owned();
         clients.push(Locks::redis(&connection));
     }
-    clients
+    (clients, prefix)
 }
 
 fn nobody_was_accused([granted, timed_out, deadlocks]: [u64; 3]) {
@@ -201,7 +205,13 @@ async fn embedded_owners_in_one_order_accuse_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn owners_in_one_order_accuse_nobody() {
     let server = server().await;
-    nobody_was_accused(play(clients(&server, OWNERS).await, runs(), true).await);
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let (mut all, prefix) = clients_with_prefix(&server, OWNERS - 1).await;
+    // One sees everything late, and most of it is over by then.
+    proxy.delay_replies(SECOND / 200);
+    let config = config(&proxy.url()).with_prefix(&prefix).expect("a prefix");
+    all.push(Locks::redis(&Connection::connect(config).await.expect("a connection")));
+    nobody_was_accused(play(all, runs(), true).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,14 +280,8 @@ async fn circles_of_two_three_and_ten_are_found_within_a_hundred_milliseconds() 
 async fn the_wait_of_a_dead_owner_accuses_nobody_and_its_lock_is_inherited() {
     let server = builder().with_clock_shim().start().await.expect("a server");
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
-    let living = clients(&server, 1).await.remove(0);
-    let prefix = {
-        let listed = take(&living, "probe").await;
-        let keys = server.command(&["KEYS", "*:lock:probe"]).await.expect("an answer");
-        let key = keys.as_array().expect("keys")[0].as_str().expect("text").to_owned();
-        listed.release().await.expect("an answer");
-        key.split(":1:").next().expect("a prefix").to_owned()
-    };
+    let (mut living, prefix) = clients_with_prefix(&server, 1).await;
+    let living = living.remove(0);
     let config = config(&proxy.url()).with_prefix(&prefix).expect("a prefix");
     let dying = Locks::redis(&Connection::connect(config).await.expect("a connection"));
     let (one, two) = (living.owner("one").expect("a name"), dying.owner("two").expect("a name"));
@@ -309,4 +313,31 @@ async fn the_wait_of_a_dead_owner_accuses_nobody_and_its_lock_is_inherited() {
     let b = waiting.await.expect("no panic").acquired().expect("nobody is accused");
     assert!(b.is_valid() && a.is_valid());
     dead.abort();
+}
+
+#[tokio::test]
+async fn whoever_has_not_heard_of_its_grant_does_not_accuse_itself() {
+    let Scene { server: _server, proxy, locks, truth } = scene().await;
+    let guard = take(&locks, "a").await;
+    let lock = locks.owner("job").expect("a name").named("a").with_wait(MINUTE);
+    let waiting = background(async move { lock.acquire().await.expect("an answer") });
+    waited_for(&truth, "a").await;
+    // The release grants it the lock; the answer gets lost, and so do the heartbeats that could
+    // tell of it.
+    let deaf = Rule::script(sha("locks.heartbeat")).replace("*1\r\n$4\r\nPING\r\n");
+    let deaf = proxy.rule(deaf);
+    let lost = proxy.rule(Rule::script(sha("locks.release")).nth(1).on_reply().cut());
+    guard.release().await.expect("an answer");
+    assert_eq!(lost.hits(), 1, "the answer was not lost");
+    eventually(SECOND * 10, "it holds the lock", async || {
+        let held = truth.show("a").await.expect("an answer");
+        held.is_some_and(|held| held.holder.owner.as_deref() == Some("job"))
+    })
+    .await;
+    let looks = proxy.rule(Rule::script(sha("locks.wait_for")));
+    let looked = async || looks.hits() >= 2 || waiting.is_finished();
+    eventually(SECOND * 10, "it looks twice for circles", looked).await;
+    assert!(deaf.hits() > 0 && !waiting.is_finished(), "{:?}", waiting.await);
+    deaf.remove();
+    assert!(waiting.await.expect("no panic").acquired().is_ok(), "it was granted the lock");
 }

@@ -164,9 +164,8 @@ async fn left_over(server: &RedisServer) -> Vec<String> {
     let listed = server.command(&["KEYS", "*"]).await.expect("an answer");
     let keys = listed.as_array().expect("keys").iter();
     let keys = keys.map(|key| key.as_str().expect("text").to_owned());
-    let of_waiters = |key: &String| {
-        [":queue:", ":stand:", ":waits:"].iter().any(|part| key.contains(part))
-    };
+    let of_waiters =
+        |key: &String| [":queue:", ":stand:", ":waits:"].iter().any(|part| key.contains(part));
     keys.filter(of_waiters).collect()
 }
 
