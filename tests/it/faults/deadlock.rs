@@ -1,6 +1,6 @@
 //! Circles of owners: none that is not there is found, all that are, and soon.
 
-use super::{SECOND, Scene, background, now, scene, sha, take, waited_for};
+use super::{SECOND, Scene, background, figures, now, scene, sha, take, waited_for};
 use crate::topology::{builder, config, server};
 use coordinator_core::redis::Connection;
 use coordinator_harness::{Proxy, RedisServer, Rule, eventually, seed};
@@ -164,7 +164,9 @@ async fn play(clients: Vec<Locks>, runs: u64, ascending: bool) -> [u64; 3] {
         owner.await.expect("no panic");
     }
     let counts = tally.counts();
-    eprintln!("{runs} runs, ascending {ascending}: granted, timed out, deadlocks: {counts:?}");
+    figures(&format!(
+        "{runs} runs, ascending {ascending}: granted, timed out, deadlocks {counts:?}"
+    ));
     counts
 }
 
@@ -222,7 +224,8 @@ async fn embedded_owners_in_any_order_all_come_to_an_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn owners_in_any_order_all_come_to_an_end() {
     let server = server().await;
-    somebody_was_accused(play(clients(&server, OWNERS).await, runs() / 10, false).await);
+    // Two of the owners are in one process.
+    somebody_was_accused(play(clients(&server, OWNERS - 1).await, runs() / 10, false).await);
 }
 
 async fn holds(owner: &Owner, name: &str) -> Guard {
@@ -271,7 +274,7 @@ async fn circles_of_two_three_and_ten_are_found_within_a_hundred_milliseconds() 
         for _ in 0..3 {
             best = best.min(found_after(&clients, size).await);
         }
-        eprintln!("a circle of {size} is found after {best:?}");
+        figures(&format!("a circle of {size} is found after {best:?}"));
         assert!(best < SECOND / 10, "{size} owners: {best:?}");
     }
 }
@@ -377,4 +380,24 @@ async fn a_circle_that_opens_meanwhile_accuses_nobody() {
     for reading in [1, 2] {
         a_circle_opens(reading).await;
     }
+}
+
+#[tokio::test]
+async fn a_circle_behind_another_waiter_of_the_process_is_found() {
+    let Scene { server: _server, proxy: _proxy, locks, truth } = scene().await;
+    let (one, two) = (locks.owner("one").expect("a name"), truth.owner("two").expect("a name"));
+    let (_a, b) = (holds(&one, "a").await, holds(&two, "b").await);
+    let before = background(async move { take(&locks, "b").await });
+    waited_for(&truth, "b").await;
+    let lock = one.named("b").with_wait(MINUTE);
+    let waiting = background(async move { lock.acquire().await.expect("an answer") });
+    eventually(SECOND * 10, "both stand in the queue", async || {
+        truth.waiters("b", 9).await.expect("an answer").len() == 2
+    })
+    .await;
+    let outcome = two.named("a").acquire().await.expect("an answer");
+    assert!(matches!(&outcome, Outcome::Deadlock { cycle } if cycle.len() == 2), "{outcome:?}");
+    b.release().await.expect("an answer");
+    before.await.expect("no panic").release().await.expect("an answer");
+    drop(waiting.await.expect("no panic").acquired().expect("its turn"));
 }

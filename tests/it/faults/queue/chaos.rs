@@ -3,7 +3,7 @@
 
 use super::{MINUTE, locks_of};
 use crate::{
-    faults::{SECOND, TIMEOUT, background, now},
+    faults::{SECOND, TIMEOUT, background, figures, now},
     topology::{config, server},
 };
 use coordinator_checkers::{
@@ -202,7 +202,7 @@ async fn in_chaos_one_holds_the_lock_and_everybody_alive_gets_it() {
     }
     let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
     let counts = [&witness.served, &witness.died, &witness.gave_up, &witness.failed].map(count);
-    eprintln!("served, died, gave up, failed: {counts:?}; faults by kind: {met:?}");
+    figures(&format!("served, died, gave up, failed: {counts:?}; faults by kind: {met:?}"));
     assert!(counts[0] > 400 && counts[1] > 0 && counts[2] > 0, "nothing was tried: {counts:?}");
     assert!(met.iter().all(|met| *met > 0), "a fault did not bite: {met:?}");
     let overlaps = overlaps(&witness.intervals.lock().expect("unpoisoned"));
