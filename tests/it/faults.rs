@@ -69,6 +69,14 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// Says what was measured to whoever runs a test with `--nocapture`.
+fn figures(what: &str) {
+    #[expect(clippy::print_stderr, reason = "figures are for people; nothing reads them")]
+    {
+        eprintln!("{what}");
+    }
+}
+
 async fn take(locks: &Locks, name: &str) -> Guard {
     locks.acquire(name).await.expect("an answer").acquired().expect("a free lock")
 }

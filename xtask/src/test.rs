@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Runs the suite on Sentinel, Cluster, TLS, access rules, RESP2, Redis 6.2 and Valkey too
     #[arg(long)]
     all: bool,
+    /// Plays as many random runs as a night has time for, not as few as a commit has
+    #[arg(long)]
+    long: bool,
     /// Goes to the test binaries as it stands: name filters and libtest's own flags
     #[arg(last = true)]
     filter: Vec<String>,
@@ -29,6 +32,8 @@ pub(crate) struct Args {
 
 /// What the harness reads the seed from.
 const SEED: &str = "SEED";
+/// What tests that play random runs read the length of the suite from.
+const LONG: &str = "COORDINATOR_LONG";
 
 /// Runs the suite and ends with `N passed, N failed`.
 pub(crate) fn run(args: &Args) -> Result<bool> {
@@ -77,6 +82,9 @@ fn cargo_test(
     command.args(targets).arg("--").args(flags).args(&args.filter);
     if let Some(seed) = args.seed {
         command.env(SEED, seed.to_string());
+    }
+    if args.long {
+        command.env(LONG, "1");
     }
     environment(&mut command);
     // One pipe for both, so that a binary's name and its result stay in order.

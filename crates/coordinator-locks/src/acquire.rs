@@ -2,7 +2,7 @@
 
 use crate::{
     Guard, Lease,
-    backend::{Acquired, Claim, Stand},
+    backend::{Acquired, Claim, Stand, Wait},
     client::{Inner, unanswered},
     deadlock::Watch,
     lease,
@@ -370,7 +370,8 @@ impl<'a> Pending<'a> {
     /// Looks out for owners that wait in a circle, if this is one.
     fn watch(&self) -> Option<Watch> {
         let owner = self.options.owner.as_ref()?;
-        Some(Watch::new(self.inner, owner.as_name(), &self.claim.name, &self.claim.token))
+        let wait = Wait { name: self.claim.name.clone(), token: self.claim.token.clone() };
+        Some(Watch::new(self.inner, owner.as_name(), wait, &self.identity.id))
     }
 
     /// Goes on with another token, from the end of the queue.

@@ -9,7 +9,7 @@ use crate::{
     backend::{Awaited, Wait},
     client::Inner,
     outcome::Blocked,
-    token::{Holder, Token},
+    token::Holder,
 };
 use coordinator_core::{Result, clock::Instant, key::Name};
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -29,6 +29,8 @@ pub(crate) struct Watch {
     inner: Arc<Inner>,
     owner: Name,
     wait: Wait,
+    /// Who holds the lock once it is granted.
+    id: String,
     /// When to look again.
     next: Instant,
     /// Whether the registry may know of it.
@@ -45,10 +47,16 @@ struct Edge {
 }
 
 impl Watch {
-    pub(crate) fn new(inner: &Arc<Inner>, owner: &Name, name: &Name, token: &Token) -> Self {
-        let wait = Wait { name: name.clone(), token: token.clone() };
-        let next = inner.clock().now();
-        Self { inner: inner.clone(), owner: owner.clone(), wait, next, declared: false }
+    /// The wait of a claim that will be the holder `id`.
+    pub(crate) fn new(inner: &Arc<Inner>, owner: &Name, wait: Wait, id: &str) -> Self {
+        Self {
+            inner: inner.clone(),
+            owner: owner.clone(),
+            wait,
+            id: id.to_owned(),
+            next: inner.clock().now(),
+            declared: false,
+        }
     }
 
     /// Completes when this wait is the one of a circle that has to be given up; cancel safe.
@@ -110,6 +118,10 @@ impl Watch {
             }
             path.truncate(depth);
             let Some(holder) = self.holder(&wait.name).await? else { continue };
+            if holder.id == self.id {
+                // This very wait was granted the lock, and is about to hear of it.
+                return Ok(None);
+            }
             let Some(name) = holder.owner.as_deref().and_then(|name| Name::new(name).ok()) else {
                 continue;
             };

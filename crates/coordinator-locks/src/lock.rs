@@ -39,9 +39,10 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether it stands in the backend's queue itself, and not behind others of this process.
+    /// Whether it stands in the backend's queue itself, and not behind others of this process,
+    /// where nobody would see for whom an owner waits.
     pub(crate) fn own_place(&self) -> bool {
-        self.fair || self.priority > 0
+        self.fair || self.priority > 0 || self.owner.is_some()
     }
 }
 
@@ -107,7 +108,8 @@ impl Lock {
         self
     }
 
-    /// Acquires on behalf of an owner: see [`Owner`].
+    /// Acquires on behalf of an owner: see [`Owner`]. Owners wait in places of their own, as with
+    /// [`with_fair`](Self::with_fair).
     pub fn with_owner(mut self, owner: &Owner) -> Self {
         self.options.owner = Some(owner.clone());
         self

@@ -238,7 +238,7 @@ impl Locks {
     }
 
     /// Who waits for a lock, the next first; at most `limit`. A process that waits without
-    /// [`Lock::with_fair`] or priority is one waiter, however many wait there.
+    /// [`Lock::with_fair`], priority or owner is one waiter, however many wait there.
     ///
     /// # Errors
     /// As [`renew`](Self::renew).

@@ -3,7 +3,7 @@
 
 mod chaos;
 
-use super::{SECOND, background, now, sha, take};
+use super::{SECOND, background, figures, now, sha, take};
 use crate::topology::{builder, config, server};
 use coordinator_core::{ErrorKind, redis::Connection};
 use coordinator_harness::{Proxy, RedisServer, Rule, eventually};
@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::task::{JoinHandle, JoinSet};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// A client of its own, as another process would be.
 async fn client(url: &str, prefix: &str) -> Locks {
@@ -115,7 +115,7 @@ async fn fifty_of_whom_ten_die(die: impl FnOnce(&Proxy)) -> (Duration, Duration)
 #[tokio::test]
 async fn ten_machines_without_power_delay_the_living_by_one_turn_in_all() {
     let (first, last) = fifty_of_whom_ten_die(|proxy| proxy.black_hole(true)).await;
-    println!("first after {first:?}, all after {last:?}");
+    figures(&format!("first after {first:?}, all after {last:?}"));
     assert!(first <= SECOND, "the first of the living waited for {first:?}");
     // Fifty milliseconds a hand-off are for a machine under load.
     let sum = SECOND + SECOND / 20 * 40;
@@ -125,7 +125,7 @@ async fn ten_machines_without_power_delay_the_living_by_one_turn_in_all() {
 #[tokio::test]
 async fn clients_whose_links_are_closed_delay_nobody() {
     let (first, last) = fifty_of_whom_ten_die(|proxy| proxy.refuse(true)).await;
-    println!("first after {first:?}, all after {last:?}");
+    figures(&format!("first after {first:?}, all after {last:?}"));
     // Less than one turn is kept.
     assert!(first <= SECOND / 2, "the first of the living waited for {first:?}");
     assert!(last <= SECOND / 2 + SECOND / 20 * 40, "the last of the living waited for {last:?}");
@@ -168,15 +168,18 @@ async fn commands_for_a_thousand(fair: bool) -> (f64, f64) {
     let elapsed = waiting(&clients, &truth, 1000, fair).await;
     let each = |count: usize| f64::from(u32::try_from(count).expect("not so many")) / 1000.0;
     let (others, with_time) = (each(all.hits() - with_time.hits()), each(with_time.hits()));
-    println!("fair {fair}: {others} commands for each, {with_time} with time, {elapsed:?} in all");
+    figures(&format!(
+        "fair {fair}: {others} commands for each, {with_time} with time, {elapsed:?} in all"
+    ));
     (others, with_time)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_processes_take_turns_a_thousand_waiters_cost_three_commands_each() {
     let (others, with_time) = commands_for_a_thousand(false).await;
-    // To stand in the queue, to take the lock and to release it.
-    assert!(others <= 3.0, "{others} commands");
+    // To stand in the queue, to take the lock and to release it; and here and there a look in vain,
+    // when a heartbeat tells of a turn as well.
+    assert!(others <= 3.05, "{others} commands");
     assert!(with_time <= 0.5, "{with_time} commands with time");
 }
 
@@ -217,7 +220,7 @@ async fn shares(truth: &Locks, locks: Vec<Lock>, queue: usize, total: u32) -> Ve
 }
 
 fn ratio(shares: &[u32]) -> f64 {
-    println!("{shares:?}");
+    figures(&format!("{shares:?}"));
     let least = shares.iter().min().expect("shares");
     f64::from(*least) / f64::from(*shares.iter().max().expect("shares"))
 }

@@ -3,7 +3,7 @@
 
 use super::{MINUTE, locks_of};
 use crate::{
-    faults::{SECOND, TIMEOUT, background, now},
+    faults::{SECOND, TIMEOUT, background, figures, now},
     topology::{config, server},
 };
 use coordinator_checkers::{
@@ -105,13 +105,11 @@ impl Witness {
             let name = rng.random_range(0..NAMES.len());
             let lock = wishes(&locks, NAMES[name], &mut rng);
             let patience = Duration::from_millis(rng.random_range(1..60));
-            let answer = if rng.random_bool(0.2) {
+            let answer = match rng.random_range(0..10) {
                 // It goes away without a word, at whatever point it is.
-                tokio::time::timeout(patience, lock.acquire()).await.ok()
-            } else if rng.random_bool(0.2) {
-                Some(lock.with_wait(patience).acquire().await)
-            } else {
-                Some(lock.acquire().await)
+                0 | 1 => tokio::time::timeout(patience, lock.acquire()).await.ok(),
+                2 | 3 => Some(lock.with_wait(patience).acquire().await),
+                _ => Some(lock.acquire().await),
             };
             match answer {
                 Some(Ok(Outcome::Acquired(guard))) => {
@@ -182,8 +180,8 @@ async fn in_chaos_one_holds_the_lock_and_everybody_alive_gets_it() {
     }
     let witness = Arc::new(Witness::new());
     let mut workers = Vec::new();
-    for number in 0..24_u64 {
-        let (witness, locks) = (witness.clone(), clients[number as usize % 6].clone());
+    for (number, locks) in (0..24).zip(clients.iter().cycle()) {
+        let (witness, locks) = (witness.clone(), locks.clone());
         workers.push(background(async move { witness.work(locks, number).await }));
     }
     let mut rng = StdRng::seed_from_u64(seed());
@@ -204,7 +202,7 @@ async fn in_chaos_one_holds_the_lock_and_everybody_alive_gets_it() {
     }
     let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
     let counts = [&witness.served, &witness.died, &witness.gave_up, &witness.failed].map(count);
-    println!("served, died, gave up, failed: {counts:?}; faults by kind: {met:?}");
+    figures(&format!("served, died, gave up, failed: {counts:?}; faults by kind: {met:?}"));
     assert!(counts[0] > 400 && counts[1] > 0 && counts[2] > 0, "nothing was tried: {counts:?}");
     assert!(met.iter().all(|met| *met > 0), "a fault did not bite: {met:?}");
     let overlaps = overlaps(&witness.intervals.lock().expect("unpoisoned"));
