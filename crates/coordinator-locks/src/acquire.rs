@@ -143,7 +143,8 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
                 }
                 break Ok(Outcome::Acquired(guard));
             }
-            Ok(_) => {}
+            // Another token: what was said of the old one is taken back.
+            Ok(_) => watch = None,
             // The wait ended while the last look was on its way: what was seen before counts.
             Err(error) if held && error.is_retryable() && clock.now() >= deadline => {
                 break timed_out(&place);
