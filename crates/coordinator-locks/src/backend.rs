@@ -231,8 +231,8 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// How long a step may take before it counts as unanswered.
     fn step_timeout(&self) -> Duration;
 
-    /// Takes the lock, or says who holds it and stands in its queue. The same token obtains its lock
-    /// again, and keeps its place.
+    /// Takes the lock, or says who holds it and stands in its queue. The same token obtains its
+    /// lock again, and keeps its place.
     fn acquire<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Acquired>>;
 
     /// Prolongs leases of one shard; the answers are in the order asked.

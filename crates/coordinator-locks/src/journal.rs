@@ -33,7 +33,7 @@ const A_SECOND: u32 = 1000;
 /// How many entries are written at once.
 const BATCH: usize = 256;
 /// For how long entries are gathered.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_secs(1);
 /// The pause after a write that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 

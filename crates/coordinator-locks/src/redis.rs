@@ -136,6 +136,22 @@ fn ttl(fields: &mut Fields) -> Result<Option<Duration>> {
     Ok(u64::try_from(fields.int()?).ok().map(Duration::from_millis))
 }
 
+/// How a claim stands in the queue, as `acquire.lua` reads it.
+fn place(stand: &Stand) -> String {
+    let start = HEAD_START * u32::from(stand.priority);
+    let (client, flags, ticket) = (&stand.client.0, flags(stand), stand.ticket.unwrap_or(0));
+    format!("{client}{flags}{ticket:016}{:016}", start.as_micros())
+}
+
+/// A claim that a release brings along, as `release.lua` reads it.
+fn brought(claim: &Claim) -> Arg {
+    let Some(stand) = &claim.stand else { return Arg::from("") };
+    let ttl = claim.ttl.as_millis().max(1);
+    let mut bytes = format!("{}{}{ttl:016}", claim.token.expose(), flags(stand)).into_bytes();
+    bytes.extend_from_slice(&claim.identity);
+    Arg::from_bytes(&bytes)
+}
+
 /// Whether a client hears, and the priority of its waiter.
 fn flags(stand: &Stand) -> String {
     format!("{}{:03}", u8::from(stand.hears), stand.priority)
@@ -183,8 +199,6 @@ impl Backend for Redis {
                 tombstone(shard, &claim.token),
                 index(shard),
                 queue(shard, &claim.name),
-                stand(shard, &claim.name),
-                beats(shard),
             ];
             let mut args = vec![
                 claim.token.expose().into(),
@@ -193,16 +207,7 @@ impl Backend for Redis {
                 claim.name.encoded().into(),
                 Arg::from_bytes(&claim.identity),
             ];
-            match &claim.stand {
-                Some(stand) => {
-                    let start = HEAD_START * u32::from(stand.priority);
-                    args.push((&*stand.client.0).into());
-                    args.push(number(stand.ticket.unwrap_or(0)));
-                    args.push(i64::try_from(start.as_micros()).unwrap_or(i64::MAX).into());
-                    args.push(flags(stand).into());
-                }
-                None => args.extend(["", "0", "0", "0000"].map(Arg::from)),
-            }
+            args.push(claim.stand.as_ref().map_or_else(String::new, place).into());
             let reply = self.connection.run_telling(&ACQUIRE, keys, args, &claim.sent).await?;
             let mut fields = reply.fields(ACQUIRE.name());
             Ok(match fields.int()? {
@@ -260,16 +265,11 @@ impl Backend for Redis {
     fn release<'a>(&'a self, lease: &'a Surrender) -> BoxFuture<'a, Result<Released>> {
         Box::pin(async move {
             let shard = self.shard(&lease.name);
-            let next = lease.successor.as_deref();
             let keys = vec![
                 lock(shard, &lease.name),
                 tombstone(shard, &lease.token),
                 index(shard),
-                shard.key("fence", ""),
                 queue(shard, &lease.name),
-                stand(shard, &lease.name),
-                beats(shard),
-                tombstone(shard, next.map_or(&lease.token, |next| &next.token)),
             ];
             let mut args = vec![
                 lease.token.expose().into(),
@@ -278,15 +278,7 @@ impl Backend for Redis {
                 (&*lease.client.0).into(),
                 number(lease.min_fence),
             ];
-            match next.zip(next.and_then(|next| next.stand.as_ref())) {
-                Some((next, stand)) => {
-                    args.push(next.token.expose().into());
-                    args.push(ms(next.ttl));
-                    args.push(flags(stand).into());
-                    args.push(Arg::from_bytes(&next.identity));
-                }
-                None => args.extend(["", "0", "0000", ""].map(Arg::from)),
-            }
+            args.push(lease.successor.as_deref().map_or_else(|| Arg::from(""), brought));
             let reply = self.connection.run(&RELEASE, keys, args).await?;
             let mut fields = reply.fields(RELEASE.name());
             let was_held = fields.int()? == 1;

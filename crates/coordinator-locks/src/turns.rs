@@ -157,8 +157,8 @@ impl Turns {
         }
     }
 
-    /// A release by this client, sent then, may have granted the lock to one of its waiters, and put
-    /// one that it brought along into the queue. One that is gone meanwhile gives it up by itself.
+    /// A release by this client, sent then, may have granted the lock to one of its waiters, and
+    /// put one that it brought along into the queue. One that is gone gives it up by itself.
     pub(crate) fn passed_on(&self, lease: &Surrender, released: &Released, sent: Instant) {
         let waiting = unpoisoned(&self.shard(&lease.name).waiting);
         let tell = |token: &Token, told: Told| {

@@ -29,7 +29,7 @@ pub(crate) fn check(sources: &[Source]) -> Vec<Finding> {
         .collect()
 }
 
-/// Code that several scripts share: it takes everything as arguments, and stands before some script.
+/// Code that several scripts share: it takes everything as arguments, and stands before a script.
 fn shared(script: &Source, sources: &[Source]) -> Vec<Finding> {
     let mut findings = body(script);
     let code = mask::lua(&script.text).code;

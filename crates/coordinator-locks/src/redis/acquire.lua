@@ -4,17 +4,14 @@
 -- KEYS[3] the tombstone of the token
 -- KEYS[4] the shard's index of held locks by expiry in ms
 -- KEYS[5] the queue: tokens by ticket
--- KEYS[6] the records of who stands in the queue
--- KEYS[7] the shard's heartbeats
 -- ARGV[1] the token
 -- ARGV[2] the ttl in ms
 -- ARGV[3] the lowest fence that the caller accepts
 -- ARGV[4] the lock's member in the index
 -- ARGV[5] the holder, opaque here
--- ARGV[6] the client, empty if it does not wait
--- ARGV[7] the ticket that the queue gave the token before, or 0
--- ARGV[8] the head start of its priority in µs
--- ARGV[9] whether the client hears its channel (1 digit), its priority (3 digits)
+-- ARGV[6] empty if it does not wait, else its client (16 hex), whether the client hears its channel
+--         (1 digit), its priority (3 digits), the ticket that the queue gave it before, or 0 (16
+--         digits), the head start of its priority in µs (16 digits)
 -- Answer: {1, fence} granted; {0, ticket, pttl, fence, since, holder} held by another;
 --         {3, ticket} free, and the turn of another; {2} the token was given up before and is
 --         refused. A ticket of 0: it does not stand in the queue.
@@ -37,9 +34,9 @@ if lock and string.sub(lock, 1, 32) == ARGV[1] then
 end
 local ticket = 0
 if ARGV[6] ~= '' and (lock or waited) then
-  local known, start = tonumber(ARGV[7]), tonumber(ARGV[8])
-  local queue, stand, beats = KEYS[5], KEYS[6], KEYS[7]
-  ticket = enter(queue, stand, beats, ARGV[1], ARGV[6], known, start, ttl, ARGV[9], ARGV[5], now)
+  local client, flags = string.sub(ARGV[6], 1, 16), string.sub(ARGV[6], 17, 20)
+  local known, start = tonumber(string.sub(ARGV[6], 21, 36)), tonumber(string.sub(ARGV[6], 37))
+  ticket = enter(KEYS[5], ARGV[1], client, known, start, ttl, flags, ARGV[5], now)
 end
 if lock then
   local fence, since = string.sub(lock, 33, 48), string.sub(lock, 49, 64)
@@ -47,11 +44,12 @@ if lock then
   return {0, ticket, left, tonumber(fence), tonumber(since), string.sub(lock, 65)}
 end
 if waited then
-  local first = turn(KEYS[5], KEYS[6], KEYS[7], ARGV[1], 'none', now)
+  local stand, beats = around(KEYS[5])
+  local first = turn(KEYS[5], stand, beats, ARGV[1], 'none', now)
   if first and first ~= ARGV[1] then
     return {3, ticket}
   end
-  leave(KEYS[5], KEYS[6], ARGV[1])
+  leave(KEYS[5], stand, ARGV[1])
 end
 local least = tonumber(ARGV[3])
 return {1, grant(KEYS[1], KEYS[2], KEYS[4], ARGV[4], ARGV[1], ttl, least, ARGV[5], now)}

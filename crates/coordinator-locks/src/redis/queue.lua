@@ -1,6 +1,7 @@
 -- Shared: the queue of one name, for the steps that take a lock, give it up or wait for it.
 -- Who waits stands in a sorted set by ticket, less a head start for its priority. A hash holds a
--- record for each (client 16, ticket 16, ttl in ms 16, hears 1, priority 3, holder), under `turn` since when it is whose turn, and under `last` the last ticket.
+-- record for each (client 16, ticket 16, ttl in ms 16, hears 1, priority 3, holder), under `turn`
+-- since when it is whose turn, and under `last` the last ticket.
 -- The clients' heartbeats stand in a sorted set of the shard, in µs of the server's time.
 
 -- How long a turn is kept for a waiter that was told of it, and for how long after its last
@@ -21,9 +22,18 @@ local function tell(beats, client, token)
   return heard > 0
 end
 
--- Stands in the queue, or keeps its place; the ticket. `flags` are whether its client hears (1 digit)
--- and its priority (3 digits).
-local function enter(queue, stand, beats, token, client, ticket, head_start, ttl, flags, holder, now)
+-- The keys around a queue, which only those need who find one or stand in it: the records, the
+-- heartbeats, and what the keys of the shard begin with.
+local function around(queue)
+  local at = string.find(queue, '}:queue:', 1, true)
+  local base = string.sub(queue, 1, at + 1)
+  return base .. 'stand:' .. string.sub(queue, at + 8), base .. 'beats', base
+end
+
+-- Stands in the queue, or keeps its place; the ticket. `flags` are whether its client hears
+-- (1 digit) and its priority (3 digits).
+local function enter(queue, token, client, ticket, head_start, ttl, flags, holder, now)
+  local stand, beats = around(queue)
   local record = redis.call('HGET', stand, token)
   if record and redis.call('ZSCORE', queue, token) then
     ticket = tonumber(string.sub(record, 17, 32))

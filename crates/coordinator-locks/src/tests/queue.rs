@@ -31,6 +31,9 @@ cases! {
     priority_goes_first_and_waiting_makes_up_for_it
     a_release_grants_the_lock_to_a_waiter_of_its_own_client
     a_release_spares_the_waiters_of_others
+    a_release_grants_the_lock_to_the_claim_it_brings_along
+    a_claim_brought_along_stands_behind_those_who_wait
+    a_claim_that_was_given_up_is_not_brought_along
     whoever_leaves_hands_the_turn_on
     a_lock_that_ran_out_goes_to_whoever_is_first
     force_hands_the_turn_on
@@ -369,6 +372,69 @@ async fn a_release_spares_the_waiters_of_others(stage: Stage) -> Verdict {
     let released = stage.backend.release(&release).await.map_err(|error| error.chain())?;
     ensure!(released.next.is_none(), "its own waiter passed another: {released:?}");
     ensure!(ears[0].hear().await? == claims[0].token, "the first was not told");
+    Ok(())
+}
+
+/// A release that brings a claim of its own client along.
+fn bringing(holder: &Claim, next: &Claim) -> crate::backend::Surrender {
+    let successor = Some(Box::new(next.clone()));
+    crate::backend::Surrender { client: number(next).clone(), successor, ..surrender(holder) }
+}
+
+async fn a_release_grants_the_lock_to_the_claim_it_brings_along(stage: Stage) -> Verdict {
+    let (holder, next) = (claim("a"), waiting_claim("a", 1));
+    let Acquired::Granted { fence: before } = stage.claims(&holder).await? else {
+        return Err("not granted".into());
+    };
+    let release = bringing(&holder, &next);
+    let released = stage.backend.release(&release).await.map_err(|error| error.chain())?;
+    let Some((token, fence)) = released.next.clone() else {
+        return Err(format!("not granted: {released:?}"));
+    };
+    ensure!(token == next.token && fence > before, "{released:?}");
+    ensure!(released.was_held && released.ticket.is_none(), "{released:?}");
+    let again = stage.backend.release(&release).await.map_err(|error| error.chain())?;
+    ensure!(again == Released { was_held: true, next: None, ticket: None }, "{again:?}");
+    ensure!(stage.claims(&next).await? == Acquired::Granted { fence }, "another fence");
+    let seen = stage.backend.show(&name("a")).await.map_err(|error| error.chain())?;
+    let seen = seen.ok_or("nobody holds it")?;
+    ensure!(seen.holder.host == "host" && seen.waiters == 0, "{seen:?}");
+    ensure!(seen.ttl > TTL / 2 && seen.ttl <= TTL, "a wrong ttl: {:?}", seen.ttl);
+    Ok(())
+}
+
+async fn a_claim_brought_along_stands_behind_those_who_wait(stage: Stage) -> Verdict {
+    let (holder, next) = (claim("a"), waiting_claim("a", 9));
+    stage.claims(&holder).await?;
+    let (claims, mut ears) = stage.queue("a", &[1]).await?;
+    let release = bringing(&holder, &next);
+    let released = stage.backend.release(&release).await.map_err(|error| error.chain())?;
+    ensure!(released.next.is_none(), "passed the queue: {released:?}");
+    let ticket = released.ticket.ok_or("does not stand in the queue")?;
+    ensure!(ears[0].hear().await? == claims[0].token, "the first was not told");
+    ensure!(is_granted(&stage.claims(&claims[0]).await?), "it was its turn");
+    ensure!(stage.stands(&next).await? == ticket, "another ticket");
+    // Its client lives and listens no worse than if it had asked by itself.
+    stage.gives_up(&claims[0]).await?;
+    ensure!(stage.beats(&next).await? == Standing::Turn, "it is not the next");
+    ensure!(is_granted(&stage.claims(&next).await?), "it was its turn");
+    Ok(())
+}
+
+async fn a_claim_that_was_given_up_is_not_brought_along(stage: Stage) -> Verdict {
+    for queued in [false, true] {
+        let text = if queued { "a" } else { "b" };
+        let (holder, next) = (claim(text), waiting_claim(text, 9));
+        stage.claims(&holder).await?;
+        let (claims, _ears) = stage.queue(text, if queued { &[1] } else { &[] }).await?;
+        stage.gives_up(&next).await?;
+        let release = bringing(&holder, &next);
+        let released = stage.backend.release(&release).await.map_err(|error| error.chain())?;
+        let nothing = Released { was_held: true, next: None, ticket: None };
+        ensure!(released == nothing, "a claim came back: {released:?}");
+        let next = claims.first().cloned().unwrap_or_else(|| claim(text));
+        ensure!(is_granted(&stage.claims(&next).await?), "it is held up");
+    }
     Ok(())
 }
 
