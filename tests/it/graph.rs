@@ -26,10 +26,12 @@ async fn holds(owner: &Owner, name: &str) -> Guard {
 }
 
 /// One more waiter, which stands in the queue when this returns.
-async fn waits(watch: &Locks, lock: Lock, name: &str, waiters: u64) -> JoinHandle<Outcome> {
+async fn waits(x: &Stage, lock: Lock, name: &str, waiters: u64) -> JoinHandle<Outcome> {
+    // Which wait began last is told by the clocks of several servers, in a cluster.
+    x.elapse(SECOND / 10).await;
     let lock = lock.with_wait(SECOND * 60);
     let waiting = background(async move { lock.acquire().await.expect("an answer") });
-    waited_for(watch, name, waiters).await;
+    waited_for(&x.locks, name, waiters).await;
     waiting
 }
 
@@ -56,10 +58,10 @@ async fn where_nobody_waits_there_are_no_edges(x: Stage) {
 async fn every_waiter_of_every_lock_is_an_edge(x: Stage) {
     let (one, two) = (owner(&x.locks, "one"), owner(&x.peer, "two"));
     let (b, a) = (holds(&two, "b").await, take(&x.locks, "a").await);
-    let _early = waits(&x.locks, x.peer.named("a").with_fair(true), "a", 1).await;
+    let _early = waits(&x, x.peer.named("a").with_fair(true), "a", 1).await;
     let urgent = x.peer.named("a").with_priority(9).with_task("month end");
-    let _urgent = waits(&x.locks, urgent, "a", 2).await;
-    let _other = waits(&x.locks, one.named("b"), "b", 1).await;
+    let _urgent = waits(&x, urgent, "a", 2).await;
+    let _other = waits(&x, one.named("b"), "b", 1).await;
     x.elapse(SECOND * 2).await;
     let edges = edges(&x.peer).await;
     let expected = [("-", "a", "-", false), ("-", "a", "-", false), ("one", "b", "two", false)];
@@ -75,9 +77,9 @@ async fn a_circle_is_marked_and_nothing_beside_it(x: Stage) {
     let (one, two) = (owner(&x.locks, "one"), owner(&x.peer, "two"));
     let (_a, _b) = (holds(&one, "a").await, holds(&two, "b").await);
     let bystander = owner(&x.peer, "three");
-    let older = waits(&x.locks, one.named("b"), "b", 1).await;
-    let _waits = waits(&x.locks, bystander.named("a"), "a", 1).await;
-    let younger = waits(&x.locks, two.named("a").with_fair(true), "a", 2).await;
+    let older = waits(&x, one.named("b"), "b", 1).await;
+    let _waits = waits(&x, bystander.named("a"), "a", 1).await;
+    let younger = waits(&x, two.named("a").with_fair(true), "a", 2).await;
     // A circle is looked at twice before anybody is told, and our clients' clock stands still.
     let expected =
         [("three", "a", "one", false), ("two", "a", "one", true), ("one", "b", "two", true)];

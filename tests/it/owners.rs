@@ -16,6 +16,7 @@ on_every_backend! {
     the_last_guard_gives_the_lock_up
     tasks_of_an_owner_share_what_one_of_them_acquires
     a_lost_lock_is_not_entered_again
+    a_detached_lock_is_given_up_by_no_other_guard
     two_owners_wait_for_each_other
     ten_owners_wait_in_a_circle
     the_youngest_wait_is_given_up
@@ -25,6 +26,13 @@ on_every_backend! {
     whoever_gave_up_waiting_accuses_nobody
     waiting_in_line_is_no_circle
     whoever_was_accused_may_try_again
+}
+
+/// Waits until so many wait for a lock, and lets a moment pass: which wait began last is told by the
+/// clocks of several servers, in a cluster.
+async fn waited(x: &Stage, name: &str, waiters: u64) {
+    waited_for(&x.locks, name, waiters).await;
+    x.elapse(SECOND / 10).await;
 }
 
 fn owner(locks: &Locks, name: &str) -> Owner {
@@ -88,7 +96,7 @@ async fn tasks_of_an_owner_share_what_one_of_them_acquires(x: Stage) {
     let guard = take(&x.peer, "a").await;
     let job = owner(&x.locks, "job");
     let waiting = [waits(&job, "a"), waits(&job, "a"), waits(&job, "a")];
-    waited_for(&x.peer, "a", 1).await;
+    waited(&x, "a", 1).await;
     guard.release().await.expect("an answer");
     let mut guards = Vec::new();
     for waiting in waiting {
@@ -110,11 +118,22 @@ async fn a_lost_lock_is_not_entered_again(x: Stage) {
     assert_eq!(new.release().await.expect("an answer"), Release::Released);
 }
 
+async fn a_detached_lock_is_given_up_by_no_other_guard(x: Stage) {
+    let job = owner(&x.locks, "job");
+    let (one, two) = (holds(&job, "a").await, holds(&job, "a").await);
+    let detached = one.detach();
+    drop(two);
+    assert!(x.locks.close(SECOND * 5).await);
+    assert!(x.peer.try_acquire("a").await.expect("an answer").is_none());
+    let released = x.peer.release("a", &detached.token).await.expect("an answer");
+    assert_eq!(released, Release::Released);
+}
+
 async fn two_owners_wait_for_each_other(x: Stage) {
     let (one, two) = (owner(&x.locks, "one"), owner(&x.peer, "two"));
     let (a, b) = (holds(&one, "a").await, holds(&two, "b").await);
     let waiting = waits(&one, "b");
-    waited_for(&x.locks, "b", 1).await;
+    waited(&x, "b", 1).await;
     let found = cycle(&x, waits(&two, "a")).await;
     assert_eq!(told(&found), [["two", "a", "one"], ["one", "b", "two"]]);
     // Whoever was accused gives way, and the other proceeds.
@@ -139,7 +158,7 @@ async fn ten_owners_wait_in_a_circle(x: Stage) {
     let mut waiting = Vec::new();
     for (number, owner) in owners.iter().enumerate().take(9) {
         waiting.push(waits(owner, &name(number + 1)));
-        waited_for(&x.locks, &name(number + 1), 1).await;
+        waited(&x, &name(number + 1), 1).await;
     }
     let found = cycle(&x, waits(&owners[9], &name(10))).await;
     assert_eq!(found.len(), 10, "{found:?}");
@@ -162,10 +181,10 @@ async fn the_youngest_wait_is_given_up(x: Stage) {
         guards.push(holds(owner, name).await);
     }
     let first = waits(&owners[0], "b");
-    waited_for(&x.locks, "b", 1).await;
+    waited(&x, "b", 1).await;
     x.elapse(SECOND / 10).await;
     let second = waits(&owners[1], "c");
-    waited_for(&x.locks, "c", 1).await;
+    waited(&x, "c", 1).await;
     x.elapse(SECOND / 10).await;
     let found = cycle(&x, waits(&owners[2], "a")).await;
     assert_eq!(told(&found), [["three", "a", "one"], ["one", "b", "two"], ["two", "c", "three"]]);
@@ -183,11 +202,11 @@ async fn a_circle_that_a_grant_closes_is_found(x: Stage) {
     let a = holds(&one, "a").await;
     let b = take(&x.peer, "b").await;
     let early = waits(&two, "b");
-    waited_for(&x.locks, "b", 1).await;
+    waited(&x, "b", 1).await;
     let late = waits(&one, "b");
-    waited_for(&x.locks, "b", 2).await;
+    waited(&x, "b", 2).await;
     let inner = waits(&two, "a");
-    waited_for(&x.locks, "a", 1).await;
+    waited(&x, "a", 1).await;
     b.release().await.expect("an answer");
     let b = early.await.expect("no panic").acquired().expect("was first");
     // Who began to wait last finds it at its next look.
@@ -209,10 +228,10 @@ async fn without_owners_nobody_is_accused(x: Stage) {
     let one = owner(&x.locks, "one");
     let (a, b) = (holds(&one, "a").await, take(&x.peer, "b").await);
     let waiting = waits(&one, "b");
-    waited_for(&x.locks, "b", 1).await;
+    waited(&x, "b", 1).await;
     let outcome = x.peer.named("a").with_wait(SECOND * 5);
     let outcome = background(async move { outcome.acquire().await.expect("an answer") });
-    waited_for(&x.locks, "a", 1).await;
+    waited(&x, "a", 1).await;
     x.elapse(SECOND * 5).await;
     let outcome = outcome.await.expect("no panic");
     assert!(matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
@@ -225,12 +244,12 @@ async fn whoever_gave_up_waiting_accuses_nobody(x: Stage) {
     let (a, b) = (holds(&one, "a").await, holds(&two, "b").await);
     let lock = one.named("b").with_wait(SECOND * 5);
     let timed_out = background(async move { lock.acquire().await.expect("an answer") });
-    waited_for(&x.locks, "b", 1).await;
+    waited(&x, "b", 1).await;
     x.elapse(SECOND * 5).await;
     let timed_out = timed_out.await.expect("no panic");
     assert!(matches!(timed_out, Outcome::TimedOut { .. }), "{timed_out:?}");
     let waiting = waits(&two, "a");
-    waited_for(&x.locks, "a", 1).await;
+    waited(&x, "a", 1).await;
     x.elapse(SECOND * 2).await;
     assert!(!waiting.is_finished(), "{:?}", waiting.await);
     drop((a, b));
@@ -255,7 +274,7 @@ async fn waiting_in_line_is_no_circle(x: Stage) {
                 guards.push(lock.acquire().await.expect("an answer").acquired().expect("a turn"));
             }
         }));
-        waited_for(&x.locks, names[number], 1).await;
+        waited(&x, names[number], 1).await;
     }
     x.elapse(SECOND * 2).await;
     drop(guards);
@@ -268,11 +287,11 @@ async fn whoever_was_accused_may_try_again(x: Stage) {
     let (one, two) = (owner(&x.locks, "one"), owner(&x.peer, "two"));
     let (a, b) = (holds(&one, "a").await, holds(&two, "b").await);
     let waiting = waits(&one, "b");
-    waited_for(&x.locks, "b", 1).await;
+    waited(&x, "b", 1).await;
     cycle(&x, waits(&two, "a")).await;
     b.release().await.expect("an answer");
     let again = waits(&two, "a");
-    waited_for(&x.locks, "a", 1).await;
+    waited(&x, "a", 1).await;
     let b = waiting.await.expect("no panic").acquired().expect("proceeds");
     drop((a, b));
     proceeds(again).await;

@@ -2,7 +2,7 @@
 
 use crate::{
     Guard, Lease,
-    backend::{Acquired, Claim, Stand, Wait},
+    backend::{Acquired, Awaited, Claim, Stand},
     client::{Inner, unanswered},
     deadlock::Watch,
     lease,
@@ -27,6 +27,9 @@ use std::{
 
 /// For how long a claim is left to a holder of this process before it stands in the queue itself.
 const MOMENT: Duration = Duration::from_millis(20);
+
+/// For how long a place in the queue is given up again and again, while nobody answers.
+const PLACE: Duration = Duration::from_mins(10);
 
 /// What one attempt came to.
 enum Attempt {
@@ -81,27 +84,29 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
     }
     let place = inner.lines.enter(&name);
     // One of a process stands in the queue, unless somebody wants a place of its own.
-    let head = if options.own_place() {
-        None
-    } else {
-        let mut head = place.try_first();
-        if head.is_none() {
-            *waiting = Some(telemetry::LOCKS_WAITING.enter());
-            claim.leave_to_release(&place);
-            head = until(&*clock, deadline, place.first()).await;
+    let mut head = if options.own_place() { None } else { place.try_first() };
+    let mut early = None;
+    if head.is_none() && !options.own_place() {
+        *waiting = Some(telemetry::LOCKS_WAITING.enter());
+        claim.leave_to_release(&place);
+        tokio::select! {
+            biased;
+            first = until(&*clock, deadline, place.first()) => match first {
+                Some(first) => head = Some(first),
+                None => return timed_out(&place),
+            },
+            // Who left its claim just before another stood in line may be served before it.
+            told = claim.told() => early = Some(told),
         }
-        if head.is_none() {
-            return timed_out(&place);
-        }
-        head
-    };
+    }
     let mut backoff = Duration::from_millis(20);
     // Whether the last answer was that another holds it.
     let mut held = false;
     let mut watch = None;
-    let mut news = match head {
-        Some(_) => claim.succeed(&place, deadline).await,
-        None => Told::Look,
+    let mut news = match (early, &head) {
+        (Some(told), _) => told,
+        (None, Some(_)) => claim.succeed(&place, deadline).await,
+        (None, None) => Told::Look,
     };
     let ended = loop {
         let attempt = match std::mem::replace(&mut news, Told::Look) {
@@ -169,7 +174,7 @@ async fn seek(mut claim: Pending<'_>, waiting: &mut Option<Counted>) -> Result<O
             break timed_out(&place);
         }
     };
-    end(watch).await;
+    end(inner, watch).await;
     ended
 }
 
@@ -181,10 +186,12 @@ async fn deadlock(watch: &mut Option<Watch>) -> Vec<Blocked> {
     }
 }
 
-/// The owner waits no more: nobody shall take it for one that does, whatever it does next.
-async fn end(watch: Option<Watch>) {
+/// The owner waits no more: nobody shall take it for one that does, whatever it does next. Where the
+/// server does not answer, it is said in the background.
+async fn end(inner: &Inner, watch: Option<Watch>) {
     if let Some(watch) = watch {
-        watch.end().await;
+        let clock = inner.clock();
+        until(&**clock, clock.now() + Duration::from_millis(150), watch.end()).await;
     }
 }
 
@@ -371,7 +378,10 @@ impl<'a> Pending<'a> {
     /// Looks out for owners that wait in a circle, if this is one.
     fn watch(&self) -> Option<Watch> {
         let owner = self.options.owner.as_ref()?;
-        let wait = Wait { name: self.claim.name.clone(), token: self.claim.token.clone() };
+        // Whoever has no ticket waits for a lock on its way to another, and is about to get one.
+        let since_us = self.claim.stand.as_ref()?.ticket?;
+        let (name, token) = (self.claim.name.clone(), self.claim.token.clone());
+        let wait = Awaited { token, name, since_us };
         Some(Watch::new(self.inner, owner.as_name(), wait, &self.identity.id))
     }
 
@@ -385,8 +395,10 @@ impl<'a> Pending<'a> {
 
     fn give_up(&mut self) {
         self.unsure = false;
-        let Claim { name, token, ttl, .. } = &self.claim;
-        self.inner.give_up_later(self.inner.surrender(name, token, *ttl), *ttl);
+        let Claim { name, token, ttl, stand, .. } = &self.claim;
+        // A place in the queue outlives the ttl.
+        let within = if stand.is_some() { *ttl + PLACE } else { *ttl };
+        self.inner.give_up_later(self.inner.surrender(name, token, *ttl), within);
     }
 }
 

@@ -153,7 +153,7 @@ pub(crate) enum Standing {
 pub(crate) struct Awaited {
     pub(crate) token: Token,
     pub(crate) name: Name,
-    /// When the wait began, in µs on the clock of the owner's shard.
+    /// When the wait began, in µs: its ticket.
     pub(crate) since_us: u64,
 }
 
@@ -282,13 +282,13 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Who stands in a lock's queue, the next first; at most `limit`.
     fn waiters<'a>(&'a self, name: &'a Name, limit: u64) -> BoxFuture<'a, Result<Vec<Queued>>>;
 
-    /// Says for `lease` that an owner waits, and answers since when, in µs.
+    /// Says for `lease` that an owner waits.
     fn wait_for<'a>(
         &'a self,
         owner: &'a Name,
-        wait: &'a Wait,
+        wait: &'a Awaited,
         lease: Duration,
-    ) -> BoxFuture<'a, Result<u64>>;
+    ) -> BoxFuture<'a, Result<()>>;
 
     /// An owner waits no more with this token.
     fn wait_no_more<'a>(&'a self, owner: &'a Name, token: &'a Token) -> BoxFuture<'a, Result<()>>;

@@ -5,19 +5,16 @@
 //! a circle is therefore read twice more: what stood in both readings, with the same fences and the
 //! same waits, stood all the time between them, and so all of it at once.
 
-use crate::{
-    backend::{Awaited, Wait},
-    client::Inner,
-    outcome::Blocked,
-    token::Holder,
-};
+use crate::{backend::Awaited, client::Inner, outcome::Blocked, token::Holder};
 use coordinator_core::{Result, clock::Instant, key::Name};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// For how long a wait stands in the registry after it was last said.
 const LEASE: Duration = Duration::from_secs(3);
-/// How often it is said again, and looked for a circle that others closed.
+/// How often it is said again, and looked for a circle that others closed; the second time soon,
+/// as somebody who began to wait just before may not have said so yet.
 const AGAIN: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(30);
 /// The time between the two readings of a circle: whoever gave up waiting has said so meanwhile.
 const BETWEEN: Duration = Duration::from_millis(20);
 /// How many waits one walk looks at.
@@ -28,7 +25,7 @@ const STEPS: usize = 256;
 pub(crate) struct Watch {
     inner: Arc<Inner>,
     owner: Name,
-    wait: Wait,
+    wait: Awaited,
     /// Who holds the lock once it is granted.
     id: String,
     /// When to look again.
@@ -48,7 +45,7 @@ struct Edge {
 
 impl Watch {
     /// The wait of a claim that will be the holder `id`.
-    pub(crate) fn new(inner: &Arc<Inner>, owner: &Name, wait: Wait, id: &str) -> Self {
+    pub(crate) fn new(inner: &Arc<Inner>, owner: &Name, wait: Awaited, id: &str) -> Self {
         Self {
             inner: inner.clone(),
             owner: owner.clone(),
@@ -64,13 +61,14 @@ impl Watch {
         let clock = self.inner.clock().clone();
         loop {
             clock.sleep_until(self.next).await;
+            let first = !self.declared;
             match self.look().await {
                 Ok(Some(cycle)) => return cycle,
                 Ok(None) => {}
                 // The next look may do better; until then the wait ends by itself.
                 Err(error) => tracing::debug!(error = %error.chain(), "no look at who waits"),
             }
-            self.next = clock.now() + AGAIN;
+            self.next = clock.now() + if first { SOON } else { AGAIN };
         }
     }
 
@@ -78,9 +76,8 @@ impl Watch {
         self.declared = true;
         let backend = &self.inner.backend;
         let declare = backend.wait_for(&self.owner, &self.wait, LEASE);
-        let since_us = self.inner.answer("locks.wait_for", declare).await?;
-        let Wait { name, token } = self.wait.clone();
-        let begin = Awaited { token, name, since_us };
+        self.inner.answer("locks.wait_for", declare).await?;
+        let begin = self.wait.clone();
         let Some(cycle) = self.walk(begin).await? else { return Ok(None) };
         // Only one of them gives up, and all of them see which.
         let age = |edge: &Edge| (edge.wait.since_us, edge.owner.clone());

@@ -435,19 +435,14 @@ impl Backend for Embedded {
     fn wait_for<'a>(
         &'a self,
         owner: &'a Name,
-        wait: &'a Wait,
+        wait: &'a Awaited,
         lease: Duration,
-    ) -> BoxFuture<'a, Result<u64>> {
+    ) -> BoxFuture<'a, Result<()>> {
         let (mut state, now) = self.now();
         let waits = state.waits_of(owner, now);
-        let known = waits.iter().position(|(_, known)| known.token == wait.token);
-        let since_us = match known {
-            Some(index) => waits.swap_remove(index).1.since_us,
-            None => self.unix_us(),
-        };
-        let (token, name) = (wait.token.clone(), wait.name.clone());
-        waits.push((now + lease, Awaited { token, name, since_us }));
-        Box::pin(ready(Ok(since_us)))
+        waits.retain(|(_, known)| known.token != wait.token);
+        waits.push((now + lease, wait.clone()));
+        Box::pin(ready(Ok(())))
     }
 
     fn wait_no_more<'a>(&'a self, owner: &'a Name, token: &'a Token) -> BoxFuture<'a, Result<()>> {

@@ -69,7 +69,13 @@ impl Shares {
 
     /// One guard fewer; whether it was the last.
     fn leave(&self) -> bool {
-        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+        let fewer = |count: usize| count.checked_sub(1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer) == Ok(1)
+    }
+
+    /// None is left to give anything up.
+    fn end(&self) {
+        self.0.store(0, Ordering::Release);
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -206,6 +212,7 @@ impl Guard {
     /// [`Locks::release`](crate::Locks::release). Other guards of the same owner guard no more.
     pub fn detach(mut self) -> Detached {
         self.armed = false;
+        self.shares.end();
         let state = &self.lease.0;
         let detached = Detached {
             name: state.name.as_str().to_owned(),

@@ -312,7 +312,7 @@ impl Locks {
     /// entries, the newest last.
     ///
     /// The log keeps about the newest 10,000 entries, for a week after the last. Each client writes
-    /// in the background, within about 100 ms while the backend answers and at most 1,000 entries
+    /// in the background, within about a second while the backend answers and at most 1,000 entries
     /// a second: it is for people, not for accounts. What this client has to tell is written first.
     ///
     /// # Errors

@@ -422,16 +422,15 @@ impl Backend for Redis {
     fn wait_for<'a>(
         &'a self,
         owner: &'a Name,
-        wait: &'a Wait,
+        wait: &'a Awaited,
         lease: Duration,
-    ) -> BoxFuture<'a, Result<u64>> {
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let keys = vec![waits(self.shard(owner), owner)];
-            let args = vec![wait.token.expose().into(), ms(lease), wait.name.encoded().into()];
-            let reply = self.connection.run(&WAIT_FOR, keys, args).await?;
-            let mut fields = reply.fields(WAIT_FOR.name());
-            fields.int()?;
-            fields.unsigned()
+            let (token, member) = (wait.token.expose().into(), wait.name.encoded().into());
+            let args = vec![token, ms(lease), number(wait.since_us), member];
+            self.connection.run(&WAIT_FOR, keys, args).await?;
+            Ok(())
         })
     }
 

@@ -106,3 +106,34 @@ async fn each_broken_backend_is_caught() {
         assert!(!caught.is_empty(), "{broken:?} passes as a lock");
     }
 }
+
+/// A look that nobody answers must not keep its task busy: nothing else would run beside it.
+#[test]
+fn an_unanswered_heartbeat_keeps_nobody_busy() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let clock = ManualClock::new();
+            let good = Embedded::new(Arc::new(clock.clone()));
+            let fault = broken::Fault::NeverAnswersHeartbeats;
+            let locks = crate::Locks::over(Arc::new(broken::Broken::new(good, fault)));
+            let held = locks.acquire("a").await.expect("an answer").acquired().expect("free");
+            let lock = locks.peer().named("a").with_wait(Duration::from_secs(5));
+            let time = async {
+                for _ in 0..20 {
+                    for _ in 0..20 {
+                        tokio::task::yield_now().await;
+                    }
+                    clock.advance(Duration::from_millis(500));
+                }
+            };
+            let (outcome, ()) = futures::join!(lock.acquire(), time);
+            let outcome = outcome.expect("an answer");
+            assert!(matches!(outcome, crate::Outcome::TimedOut { .. }), "{outcome:?}");
+            drop(held);
+        });
+        done.send(()).expect("somebody waits");
+    });
+    ended.recv_timeout(Duration::from_secs(20)).expect("it ends");
+}

@@ -163,7 +163,12 @@ impl Turns {
         let waiting = unpoisoned(&self.shard(&lease.name).waiting);
         let tell = |token: &Token, told: Told| {
             if let Some(place) = waiting.places.get(token.expose()) {
-                *unpoisoned(&place.news) = Some(told);
+                let mut news = unpoisoned(&place.news);
+                // A grant is the last word, however late the others come.
+                if !matches!(*news, Some(Told::Granted { .. })) {
+                    *news = Some(told);
+                }
+                drop(news);
                 place.told.notify_one();
             }
         };
@@ -231,6 +236,9 @@ impl Shard {
     fn part(&self) -> bool {
         let mut waiting = unpoisoned(&self.waiting);
         waiting.attended = !waiting.names.is_empty();
+        if !waiting.attended {
+            self.hears.store(false, Ordering::Release);
+        }
         !waiting.attended
     }
 }
@@ -282,18 +290,15 @@ impl Attendant {
                     // It may have been somebody's turn before anybody listened.
                     looking = Some(self.look(clock.now()));
                 }
-                () = clock.sleep_until(next) => {
+                // While a look is under way there is nothing to do when the time comes.
+                () = clock.sleep_until(next), if looking.is_none() => {
                     let now = clock.now();
                     match self.shard.oldest() {
-                        Some(oldest) if oldest + every <= now && looking.is_none() => {
+                        Some(oldest) if oldest + every <= now => {
                             looking = Some(self.look(now));
                         }
-                        None if now.saturating_since(idle_since) >= LINGER => {
-                            self.shard.hears.store(false, Ordering::Release);
-                            if self.shard.part() {
-                                return;
-                            }
-                        }
+                        None if now.saturating_since(idle_since) >= LINGER
+                            && self.shard.part() => return,
                         _ => {}
                     }
                     if self.shard.oldest().is_some() {

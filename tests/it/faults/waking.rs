@@ -185,13 +185,13 @@ async fn who_was_alone_again_waits_for_nobody() {
     waited_for(&truth, "a").await;
     guard.release().await.expect("an answer");
     let guard = waiting.await.expect("no panic");
-    // It listens no more: what it waited for, it has.
-    eventually(SECOND / 2, "nobody listens", async || {
-        truth.show("a").await.expect("an answer").is_some_and(|held| held.waiters == 0)
-    })
-    .await;
     guard.release().await.expect("an answer");
-    let before = now();
-    take(&locks, "a").await.release().await.expect("an answer");
-    assert!(before.elapsed() < SECOND / 25, "{:?}", before.elapsed());
+    // Less than the moment for which a claim is left to a holder of the same process.
+    let mut shortest = SECOND;
+    for _ in 0..5 {
+        let before = now();
+        take(&locks, "a").await.release().await.expect("an answer");
+        shortest = shortest.min(before.elapsed());
+    }
+    assert!(shortest < SECOND / 100, "{shortest:?}");
 }

@@ -3,17 +3,13 @@
 --         digits), the lock's member
 -- ARGV[1] the token of the claim that waits
 -- ARGV[2] the lease in ms
--- ARGV[3] the lock's member
--- Answer: {1, since when in µs}.
--- Safe to run twice: it only prolongs; since when stays.
+-- ARGV[3] since when in µs: its ticket
+-- ARGV[4] the lock's member
+-- Answer: {1}.
+-- Safe to run twice: it only prolongs.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local known = redis.call('HGET', KEYS[1], ARGV[1])
-local since = now
-if known and tonumber(string.sub(known, 1, 16)) > now then
-  since = tonumber(string.sub(known, 17, 32))
-end
-local stamps = string.format('%016.0f%016.0f', now + tonumber(ARGV[2]) * 1000, since)
-redis.call('HSET', KEYS[1], ARGV[1], stamps .. ARGV[3])
+local stamps = string.format('%016.0f%016.0f', now + tonumber(ARGV[2]) * 1000, tonumber(ARGV[3]))
+redis.call('HSET', KEYS[1], ARGV[1], stamps .. ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {1, since}
+return {1}

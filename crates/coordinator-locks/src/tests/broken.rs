@@ -34,6 +34,7 @@ pub(super) enum Fault {
     ForgetsWhoLeft,
     StampsWhenWritten,
     TellsTwice,
+    NeverAnswersHeartbeats,
 }
 
 pub(super) const ALL: &[Fault] = &[
@@ -209,6 +210,9 @@ impl Backend for Broken {
         waits: &'a [Wait],
     ) -> BoxFuture<'a, Result<Vec<Standing>>> {
         Box::pin(async move {
+            if self.has(Fault::NeverAnswersHeartbeats) {
+                std::future::pending::<()>().await;
+            }
             if self.has(Fault::DropsHeartbeats) {
                 return Ok(vec![Standing::Waits; waits.len()]);
             }
@@ -223,9 +227,9 @@ impl Backend for Broken {
     fn wait_for<'a>(
         &'a self,
         owner: &'a Name,
-        wait: &'a Wait,
+        wait: &'a Awaited,
         lease: Duration,
-    ) -> BoxFuture<'a, Result<u64>> {
+    ) -> BoxFuture<'a, Result<()>> {
         self.good.wait_for(owner, wait, lease)
     }
 
