@@ -28,8 +28,8 @@ on_every_backend! {
     whoever_was_accused_may_try_again
 }
 
-/// Waits until so many wait for a lock, and lets a moment pass: which wait began last is told by the
-/// clocks of several servers, in a cluster.
+/// Waits until so many wait for a lock, and lets a moment pass: which wait began last is told by
+/// the clocks of several servers, in a cluster.
 async fn waited(x: &Stage, name: &str, waiters: u64) {
     waited_for(&x.locks, name, waiters).await;
     x.elapse(SECOND / 10).await;

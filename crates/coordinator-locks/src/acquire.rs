@@ -186,8 +186,8 @@ async fn deadlock(watch: &mut Option<Watch>) -> Vec<Blocked> {
     }
 }
 
-/// The owner waits no more: nobody shall take it for one that does, whatever it does next. Where the
-/// server does not answer, it is said in the background.
+/// The owner waits no more: nobody shall take it for one that does, whatever it does next. Where
+/// the server does not answer, it is said in the background.
 async fn end(inner: &Inner, watch: Option<Watch>) {
     if let Some(watch) = watch {
         let clock = inner.clock();
