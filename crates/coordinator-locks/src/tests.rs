@@ -137,3 +137,26 @@ fn an_unanswered_heartbeat_keeps_nobody_busy() {
     });
     ended.recv_timeout(Duration::from_secs(20)).expect("it ends");
 }
+
+/// Whoever left its claim before another came to stand in line first may be granted the lock before
+/// that one: it must hear of it where it stands, or the lock is held by nobody who knows.
+#[tokio::test]
+async fn a_claim_that_is_granted_out_of_line_is_heard() {
+    let locks = crate::Locks::embedded_with_clock(Arc::new(ManualClock::new()));
+    let holder = locks.acquire("a").await.expect("an answer").acquired().expect("free");
+    let first = locks.inner.lines.enter(&name("a"));
+    first.took(&holder.lease().0.token);
+    let _ahead = first.first().await;
+    let left = async {
+        while !first.is_left_to() {
+            tokio::task::yield_now().await;
+        }
+        holder.release().await
+    };
+    let both = async { futures::join!(locks.acquire("a"), left) };
+    let (outcome, released) =
+        tokio::time::timeout(Duration::from_secs(5), both).await.expect("hears of it");
+    assert_eq!(released.expect("an answer"), crate::Release::Released);
+    let guard = outcome.expect("an answer").acquired().expect("was granted");
+    assert!(guard.is_valid());
+}

@@ -112,6 +112,12 @@ impl Place {
             || self.left.get().is_some_and(|token| here.left.iter().all(|c| c.token != *token))
     }
 
+    /// Whether anybody left a claim in this line.
+    #[cfg(test)]
+    pub(crate) fn is_left_to(&self) -> bool {
+        !unpoisoned(&self.line().here).left.is_empty()
+    }
+
     /// Takes the claim back and asks by itself: no release shall bring along another's.
     pub(crate) fn take_back(&self) {
         let mut here = unpoisoned(&self.line().here);

@@ -401,3 +401,30 @@ async fn a_circle_behind_another_waiter_of_the_process_is_found() {
     before.await.expect("no panic").release().await.expect("an answer");
     drop(waiting.await.expect("no panic").acquired().expect("its turn"));
 }
+
+#[tokio::test]
+async fn an_owners_wait_ends_with_its_deadline_on_a_silent_link() {
+    let server = server().await;
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let (truth, prefix) = clients_with_prefix(&server, 1).await;
+    // With the usual timeout, which is longer than what the wait may last beyond its deadline.
+    let config = config(&proxy.url()).with_prefix(&prefix).expect("a prefix");
+    let locks = Locks::redis(&Connection::connect(config).await.expect("a connection"));
+    let held = take(&truth[0], "a").await;
+    let lock = locks.owner("job").expect("a name").named("a").with_wait(SECOND);
+    let waiting = background(async move {
+        let before = now();
+        let outcome = lock.acquire().await;
+        (outcome, before.elapsed())
+    });
+    eventually(SECOND, "the wait is in the registry", async || {
+        let known = server.command(&["KEYS", "*:waits:job"]).await.expect("an answer");
+        known.as_array().is_some_and(|known| !known.is_empty())
+    })
+    .await;
+    proxy.black_hole(true);
+    let (outcome, took) = waiting.await.expect("no panic");
+    assert!(!matches!(outcome, Ok(Outcome::Acquired(_))), "{outcome:?}");
+    assert!(took < SECOND * 2, "{took:?}");
+    held.release().await.expect("an answer");
+}

@@ -3,7 +3,7 @@
 
 mod chaos;
 
-use super::{SECOND, background, figures, now, sha, take};
+use super::{SECOND, Scene, background, figures, now, scene, sha, take};
 use crate::topology::{builder, config, server};
 use coordinator_core::{ErrorKind, redis::Connection};
 use coordinator_harness::{Proxy, RedisServer, Rule, eventually};
@@ -357,4 +357,38 @@ async fn a_server_that_forgot_everything_serves_whoever_waits_with_newer_fences(
     assert!(before.elapsed() < SECOND * 2, "{:?}", before.elapsed());
     let fences = fences.lock().expect("unpoisoned");
     assert!(fences.is_sorted_by(|one, next| one < next) && fences.len() == 9, "{fences:?}");
+}
+
+#[tokio::test]
+async fn a_place_that_was_given_up_in_an_outage_is_left_after_it() {
+    let Scene { server: _server, proxy, locks, truth } = scene().await;
+    let held = take(&truth, "a").await;
+    let stands = async |waiters: usize| {
+        eventually(SECOND * 5, "it stands in the queue", async || {
+            truth.waiters("a", 9).await.expect("an answer").len() == waiters
+        })
+        .await;
+    };
+    let short = locks.named("a").with_fair(true).with_ttl(SECOND / 2).with_wait(SECOND);
+    let short = background(async move { short.acquire().await });
+    stands(1).await;
+    // Keeps its client alive, and in the queue.
+    let long = locks.named("a").with_fair(true).with_wait(SECOND * 30);
+    let long = background(async move { long.acquire().await });
+    stands(2).await;
+    proxy.black_hole(true);
+    assert!(!matches!(short.await.expect("no panic"), Ok(Outcome::Acquired(_))));
+    // Longer than its ttl and every timeout.
+    let began = now();
+    while began.elapsed() < SECOND * 4 {
+        tokio::task::yield_now().await;
+    }
+    proxy.black_hole(false);
+    eventually(SECOND * 10, "only the other waits", async || {
+        truth.show("a").await.expect("an answer").is_some_and(|held| held.waiters == 1)
+    })
+    .await;
+    held.release().await.expect("an answer");
+    let next = long.await.expect("no panic").expect("an answer").acquired().expect("its turn");
+    next.release().await.expect("an answer");
 }

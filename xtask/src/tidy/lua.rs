@@ -32,6 +32,9 @@ pub(crate) fn check(sources: &[Source]) -> Vec<Finding> {
 /// Code that several scripts share: it takes everything as arguments, and stands before a script.
 fn shared(script: &Source, sources: &[Source]) -> Vec<Finding> {
     let mut findings = body(script);
+    if !header_lines(&script.text).iter().any(|line| line.starts_with("Safe to run twice: ")) {
+        findings.push(script.at(1, "header", "the header has no `Safe to run twice: …`"));
+    }
     let code = mask::lua(&script.text).code;
     for table in ["KEYS", "ARGV"] {
         for at in find_word(&code, table) {
@@ -302,7 +305,9 @@ pub static SCRIPTS: &[&Script] = &[&ACQUIRE];
             found.into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
         };
         let before = "concat!(include_str!(\"redis/queue.lua\"), include_str!($file))";
-        let text = "-- Shared: what two scripts do.\nlocal function f(key) return key end\n";
+        let text = "-- Shared: what two scripts do.\n-- Safe to run twice: it reads.\n\
+            local function f(key) return key end\n";
+        assert_eq!(rules(&text.replace("twice", "once"), before), ["header"]);
         assert_eq!(rules(text, before), [""; 0]);
         assert_eq!(rules(text, ""), ["unused"]);
         assert_eq!(rules(&text.replace("f(key)", "f(KEYS)"), before), ["shared"]);

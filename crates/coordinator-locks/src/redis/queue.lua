@@ -3,6 +3,8 @@
 -- record for each (client 16, ticket 16, ttl in ms 16, hears 1, priority 3, holder), under `turn`
 -- since when it is whose turn, and under `last` the last ticket.
 -- The clients' heartbeats stand in a sorted set of the shard, in µs of the server's time.
+-- Safe to run twice: who stands in the queue keeps its place, who has left has left, and a turn
+-- that was given stays until it lapses. A grant is not: its callers compare the token first.
 
 -- How long a turn is kept for a waiter that was told of it, and for how long after its last
 -- heartbeat a client counts as alive, if it is not asked for and if it could not be told; in µs.
