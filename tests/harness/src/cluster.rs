@@ -97,16 +97,6 @@ impl Cluster {
             let master = id(&self.nodes[i % self.masters]).await?;
             run(node, &["CLUSTER", "REPLICATE", &master]).await?;
         }
-        for (i, node) in self.nodes.iter().enumerate() {
-            until(node, async |node| {
-                let info = run(node, &["CLUSTER", "INFO"]).await?;
-                let role = run(node, &["INFO", "replication"]).await?;
-                let wanted = if i < self.masters { "role:master" } else { "master_link_status:up" };
-                let has = |answer: &Resp, text| answer.as_str().is_some_and(|s| s.contains(text));
-                Ok(has(&info, "cluster_state:ok") && has(&role, wanted))
-            })
-            .await?;
-        }
         // A node that does not yet know who is whose replica would tell clients wrongly.
         let replicas = self.nodes.len() - self.masters;
         for node in &self.nodes {
@@ -116,6 +106,19 @@ impl Cluster {
                 Ok(known.lines().filter(|line| line.contains("slave")).count() == replicas)
             })
             .await?;
+        }
+        for (i, node) in self.nodes.iter().enumerate() {
+            until(node, async |node| {
+                let role = run(node, &["INFO", "replication"]).await?;
+                let wanted = if i < self.masters { "role:master" } else { "master_link_status:up" };
+                let has = |text| role.as_str().is_some_and(|role| role.contains(text));
+                Ok(is_ok(node).await? && has(wanted))
+            })
+            .await?;
+        }
+        // Under load one may take another for failed while the rest still agree.
+        for node in self.nodes.iter().rev() {
+            until(node, async |node| is_ok(node).await).await?;
         }
         Ok(())
     }
@@ -240,6 +243,11 @@ impl Move<'_> {
         }
         Ok(())
     }
+}
+
+async fn is_ok(node: &RedisServer) -> Result<bool> {
+    let info = run(node, &["CLUSTER", "INFO"]).await?;
+    Ok(info.as_str().is_some_and(|info| info.contains("cluster_state:ok")))
 }
 
 async fn id(node: &RedisServer) -> Result<String> {

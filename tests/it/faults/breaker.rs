@@ -1,14 +1,15 @@
 //! Locks behind an open breaker: what is held stays held, and who waits gets its turn soon after.
 
 use super::{SECOND, background, connect, now, take};
+use crate::topology::server;
 use coordinator_core::health::BreakerState;
-use coordinator_harness::{Proxy, RedisServer, eventually};
+use coordinator_harness::{Proxy, eventually};
 use coordinator_locks::Locks;
 use std::time::Duration;
 
 #[tokio::test]
 async fn a_lease_that_outlasts_the_outage_is_renewed_soon_after_it() {
-    let server = RedisServer::start().await.expect("a server");
+    let server = server().await;
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
     let connection = connect(&proxy.url()).await;
     let locks = Locks::redis(&connection);
@@ -32,7 +33,7 @@ async fn a_lease_that_outlasts_the_outage_is_renewed_soon_after_it() {
 
 #[tokio::test]
 async fn who_waits_through_an_outage_gets_the_lock_soon_after_it() {
-    let server = RedisServer::start().await.expect("a server");
+    let server = server().await;
     let connection = connect(&server.url()).await;
     let locks = Locks::redis(&connection);
     drop(take(&locks, "warm").await);
@@ -59,7 +60,7 @@ async fn who_waits_through_an_outage_gets_the_lock_soon_after_it() {
 
 #[tokio::test]
 async fn an_attempt_refused_by_the_breaker_leaves_nothing_to_clean_up() {
-    let server = RedisServer::start().await.expect("a server");
+    let server = server().await;
     let connection = connect(&server.url()).await;
     let locks = Locks::redis(&connection);
     drop(take(&locks, "warm").await);

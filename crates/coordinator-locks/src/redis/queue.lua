@@ -17,11 +17,12 @@ local function tell(beats, client, token)
   local channel = string.sub(beats, 1, -6) .. 'wake:' .. client
   local heard = redis.pcall('SPUBLISH', channel, token)
   if type(heard) == 'table' then
-    -- Servers before 7.0 have no sharded channels, and count the listeners of one node alone.
-    redis.pcall('PUBLISH', channel, token)
-    return true
+    -- Servers before 7.0 have no sharded channels; the client listens at the node of this slot, so
+    -- this node's count is whole.
+    heard = redis.pcall('PUBLISH', channel, token)
   end
-  return heard > 0
+  -- Where no channel is allowed, nobody knows.
+  return type(heard) == 'table' or heard > 0
 end
 
 -- The keys around a queue, which only those need who find one or stand in it: the records, the
