@@ -7,6 +7,7 @@ use coordinator_core::{
 #[cfg(feature = "redis")]
 use coordinator_core::{config::Fallback, redis::Connection};
 use coordinator_locks::Locks;
+use coordinator_ratelimit::RateLimiter;
 use std::time::Duration;
 
 /// Every part over one backend; clones share it.
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub struct Coordinator {
     config: Config,
     locks: Locks,
+    limits: RateLimiter,
     #[cfg(feature = "redis")]
     connection: Option<Connection>,
 }
@@ -45,9 +47,13 @@ impl Coordinator {
 
     /// State in this process alone, in memory.
     pub fn embedded() -> Self {
-        let config = Config::embedded();
+        Self::in_process(Config::embedded())
+    }
+
+    fn in_process(config: Config) -> Self {
         Self {
             locks: Locks::embedded_with_clock(config.clock().clone()),
+            limits: RateLimiter::embedded_with_clock(config.clock().clone()),
             config,
             #[cfg(feature = "redis")]
             connection: None,
@@ -68,27 +74,27 @@ impl Coordinator {
     pub async fn with_config(config: Config) -> Result<Self> {
         config.validate()?;
         if config.is_embedded() {
-            let locks = Locks::embedded_with_clock(config.clock().clone());
-            return Ok(Self {
-                config,
-                locks,
-                #[cfg(feature = "redis")]
-                connection: None,
-            });
+            return Ok(Self::in_process(config));
         }
         Self::over_redis(config).await
     }
 
     #[cfg(feature = "redis")]
     async fn over_redis(config: Config) -> Result<Self> {
-        let connection = match Connection::connect(config.clone()).await {
+        let (connection, found) = match Connection::connect(config.clone()).await {
             Err(error) if error.is_retryable() && *config.fallback() != Fallback::None => {
                 tracing::warn!(error = %error.chain(), "no server was found, falling back");
-                Connection::open(config.clone())?
+                (Connection::open(config.clone())?, false)
             }
-            connected => connected?,
+            connected => (connected?, true),
         };
-        Ok(Self { config, locks: Locks::redis(&connection), connection: Some(connection) })
+        let limits = if found {
+            RateLimiter::redis(&connection)
+        } else {
+            RateLimiter::embedded_with_clock(config.clock().clone())
+        };
+        let locks = Locks::redis(&connection);
+        Ok(Self { config, locks, limits, connection: Some(connection) })
     }
 
     #[cfg(not(feature = "redis"))]
@@ -105,6 +111,11 @@ impl Coordinator {
     /// Locks.
     pub fn locks(&self) -> &Locks {
         &self.locks
+    }
+
+    /// Rate limits. After a fallback they are this process's own.
+    pub fn limits(&self) -> &RateLimiter {
+        &self.limits
     }
 
     /// The state of the connection now; an embedded backend is always connected.

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! # Guarantees
-//! Those of the parts: [`locks`].
+//! Those of the parts: [`locks`], [`ratelimit`].
 //!
 //! # Not guaranteed
 //! * That embedded state is shared: it belongs to this process and to the clones of one
@@ -33,6 +33,7 @@ pub use coordinator_core::{
     Config, Error, ErrorKind, Result, clock, config, health, key, telemetry,
 };
 pub use coordinator_locks as locks;
+pub use coordinator_ratelimit as ratelimit;
 
 /// The book's pages with Rust in them, so that their examples compile and run.
 #[cfg(doctest)]

@@ -1,0 +1,145 @@
+//! Fast deny: denials that still hold are repeated without asking anybody.
+
+use crate::{backend::Terms, decision::Decision};
+use coordinator_core::{clock::Instant, key::Name};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How many denials are remembered.
+const ROOM: usize = 10_000;
+/// For how long one may be believed: a reset elsewhere is seen after that.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// The denials that this process knows of.
+#[derive(Debug, Default)]
+pub(crate) struct FastDeny {
+    hasher: RandomState,
+    known: Mutex<HashMap<u64, Denial>>,
+}
+
+#[derive(Debug)]
+struct Denial {
+    tenant: Option<Name>,
+    policy: Arc<str>,
+    subject: Box<str>,
+    limit: u64,
+    cost: u64,
+    /// Until when it surely holds.
+    until: Instant,
+    /// When it was asked for.
+    asked: Instant,
+    retry: Duration,
+    decision: Decision,
+    /// How often it was repeated.
+    repeated: u64,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) tenant: Option<&'a Name>,
+    pub(crate) policy: &'a Arc<str>,
+    pub(crate) subject: &'a str,
+}
+
+impl FastDeny {
+    fn hash(&self, question: Question<'_>) -> u64 {
+        let tenant = question.tenant.map_or("", Name::encoded);
+        self.hasher.hash_one((tenant, &**question.policy, question.subject))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Denial>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The denial of a call that would surely be denied again.
+    ///
+    /// A denial holds for costs as high and limits as low: what is used does not fall before its
+    /// `retry_after`, but for a reset or a refund.
+    pub(crate) fn deny(
+        &self,
+        question: Question<'_>,
+        terms: &Terms,
+        cost: u64,
+        now: Instant,
+    ) -> Option<Decision> {
+        let hash = self.hash(question);
+        let mut known = self.known();
+        let denial = known.get_mut(&hash).filter(|denial| denial.is_of(question))?;
+        if now >= denial.until || cost < denial.cost || terms.limit > denial.limit {
+            return None;
+        }
+        denial.repeated += 1;
+        let passed = now.saturating_since(denial.asked);
+        let mut decision = denial.decision.clone();
+        decision.limit = terms.limit;
+        decision.remaining = terms.limit.saturating_sub(decision.used);
+        Some(decision.from_fast_deny(denial.retry.saturating_sub(passed), passed))
+    }
+
+    /// How many calls were denied since the backend was last asked; they are counted there.
+    pub(crate) fn unasked(&self, question: Question<'_>) -> u64 {
+        let hash = self.hash(question);
+        let mut known = self.known();
+        let denial = known.get_mut(&hash).filter(|denial| denial.is_of(question));
+        denial.map_or(0, |denial| std::mem::take(&mut denial.repeated))
+    }
+
+    /// Remembers a denial that was asked for at `asked`.
+    pub(crate) fn remember(
+        &self,
+        question: Question<'_>,
+        cost: u64,
+        decision: &Decision,
+        asked: Instant,
+    ) {
+        let Some(retry) = decision.retry_after.filter(|_| !decision.allowed) else { return };
+        // The backend's clock may run a little faster than ours.
+        let surely = retry - retry / 100;
+        let denial = Denial {
+            tenant: question.tenant.cloned(),
+            policy: question.policy.clone(),
+            subject: question.subject.into(),
+            limit: decision.limit,
+            cost,
+            until: asked + surely.min(MAX_AGE),
+            asked,
+            retry,
+            decision: decision.clone(),
+            repeated: 0,
+        };
+        let hash = self.hash(question);
+        let mut known = self.known();
+        if known.len() >= ROOM && !known.contains_key(&hash) {
+            known.retain(|_, denial| denial.until > asked);
+            if known.len() >= ROOM {
+                // All of them hold: one more is asked for instead.
+                return;
+            }
+        }
+        known.insert(hash, denial);
+    }
+
+    /// Forgets what is known of a subject.
+    pub(crate) fn forget(&self, question: Question<'_>) {
+        let hash = self.hash(question);
+        self.known().remove(&hash);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.known().clear();
+    }
+}
+
+impl Denial {
+    fn is_of(&self, question: Question<'_>) -> bool {
+        *self.subject == *question.subject
+            && *self.policy == **question.policy
+            && self.tenant.as_ref() == question.tenant
+    }
+}

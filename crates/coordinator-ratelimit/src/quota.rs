@@ -1,0 +1,268 @@
+//! Quotas: how much is allowed, how it is counted, and what happens where nobody can say.
+
+use crate::{
+    backend::{Kind, MAX, Terms},
+    outage::FailurePolicy,
+};
+use coordinator_core::{Error, Result, key::Name};
+use std::{sync::Arc, time::Duration};
+
+/// The longest window, period or lease.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+/// Up to this limit a sliding window is exact unless it is asked to be coarser, and this many
+/// granules it has above.
+const GRANULES: u32 = 100;
+
+/// How finely a sliding window remembers when something was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Precision {
+    /// Exact up to a limit of 100, 100 granules above.
+    #[default]
+    Auto,
+    /// Every admission by itself. A key takes about 15 bytes for each of up to 127 admissions in
+    /// the window, and 105 for each of more.
+    Exact,
+    /// Admissions within the same n-th part of the window count from the last of them: never more
+    /// is admitted than allowed, and some later by at most that part. A key stays under 2 KB for
+    /// up to 100 granules, whatever the limit.
+    Granules(u32),
+}
+
+/// How much is allowed: an algorithm, a limit and a span, and what belongs to them.
+///
+/// A quota is a value: it is asked with, not stored. A limit that changes keeps what was consumed;
+/// another algorithm, window or name counts anew. Quotas of the same algorithm, window and name
+/// share what a subject has consumed.
+///
+/// ```
+/// use coordinator_ratelimit::Quota;
+/// use std::time::Duration;
+///
+/// let search = Quota::sliding_window(100, Duration::from_secs(60)).with_name("search");
+/// let burst = Quota::gcra(10, Duration::from_secs(1), 20);
+/// assert_eq!((search.limit(), burst.limit()), (100, 20));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Quota {
+    pub(crate) terms: Terms,
+    name: Option<Arc<str>>,
+    /// Algorithm and span, a colon, and the encoded name.
+    pub(crate) policy: Arc<str>,
+    /// What is wrong with it, told where it is used.
+    flaw: Option<String>,
+    pub(crate) failure: FailurePolicy,
+    pub(crate) budget: Duration,
+    pub(crate) shadow: bool,
+    near: Option<f64>,
+    pub(crate) recorded: bool,
+}
+
+impl Quota {
+    /// How long a limit with a [`FailurePolicy`] waits for the backend by default.
+    pub const BUDGET: Duration = Duration::from_millis(50);
+
+    /// The highest limit, and the highest cost: 2⁴⁴, about 17 trillion.
+    pub const MAX: u64 = MAX;
+
+    /// A sliding window log: in every window `(t − window, t]`, at every alignment, at most `limit`
+    /// units are admitted. Windows of 1 µs to a year.
+    pub fn sliding_window(limit: u64, window: Duration) -> Self {
+        let mut quota = Self::new(Kind::Log, limit, window, 0);
+        quota.set_precision(Precision::Auto);
+        quota
+    }
+
+    /// The generic cell rate algorithm (ITU-T I.371), as a token bucket: `count` units per `period`
+    /// on average and up to `burst` at once. It needs the least memory, and admits up to
+    /// `burst + count` units in some windows of a period.
+    pub fn gcra(count: u64, period: Duration, burst: u64) -> Self {
+        let mut quota = Self::new(Kind::Gcra, burst, period, count);
+        let (count, period) = (u128::from(count), period.as_micros());
+        let most = 1_u128 << 52;
+        if count == 0 {
+            quota.flaw = Some("a rate of nothing per period".to_owned());
+        } else if count * u128::from(burst) > most || u128::from(burst) * period / count > most {
+            quota.flaw = Some("a burst that is too large to count exactly".to_owned());
+        }
+        quota
+    }
+
+    /// A counter that begins anew at every multiple of `window` since the Unix epoch, on the
+    /// backend's clock. Around a boundary up to twice the limit passes within one window's length.
+    pub fn fixed_window(limit: u64, window: Duration) -> Self {
+        Self::new(Kind::Fixed, limit, window, 0)
+    }
+
+    /// At most `slots` at a time, each with a lease that its holder prolongs; for
+    /// [`RateLimiter::enter`](crate::RateLimiter::enter). The lease is how long the slot of a
+    /// process that was killed stays taken: 1 s to a year.
+    pub fn concurrency(slots: u64, lease: Duration) -> Self {
+        let mut quota = Self::new(Kind::Slots, slots, lease, 0);
+        if lease < Duration::from_secs(1) {
+            quota.flaw = Some("a lease is at least a second".to_owned());
+        }
+        quota
+    }
+
+    fn new(kind: Kind, limit: u64, span: Duration, step: u64) -> Self {
+        let span_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let terms = Terms { kind, limit, span_us, step };
+        let flaw = if span_us == 0 {
+            Some("a window is at least a microsecond".to_owned())
+        } else if span > LONGEST {
+            Some(format!("a window is at most {} days", LONGEST.as_secs() / 86400))
+        } else if limit > MAX {
+            Some(format!("a limit is at most {MAX}"))
+        } else {
+            None
+        };
+        let policy = format!("{}{span_us}:", kind.letter()).into();
+        Self {
+            terms,
+            name: None,
+            policy,
+            flaw,
+            failure: FailurePolicy::Report,
+            budget: Self::BUDGET,
+            shadow: false,
+            near: None,
+            recorded: true,
+        }
+    }
+
+    /// A name: what a subject consumed under it is counted by itself, and it stands in records,
+    /// metrics and headers. 1 to 512 bytes; choose from few, not from what users send.
+    pub fn with_name(mut self, name: &str) -> Self {
+        match Name::new(name) {
+            Ok(encoded) => {
+                let (kind, span) = (self.terms.kind.letter(), self.terms.span_us);
+                self.policy = format!("{kind}{span}:{}", encoded.encoded()).into();
+                self.name = Some(name.into());
+            }
+            Err(error) => self.flaw = Some(error.chain()),
+        }
+        self
+    }
+
+    /// How finely a sliding window remembers; other algorithms have no use for it.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        if precision == Precision::Granules(0) {
+            self.flaw = Some("a window has at least one granule".to_owned());
+        }
+        self.set_precision(precision);
+        self
+    }
+
+    /// The same quota with another limit, keeping what was consumed.
+    pub fn with_limit(mut self, limit: u64) -> Self {
+        let automatic = self.automatic_step() == self.terms.step;
+        self.terms.limit = limit;
+        if limit > MAX {
+            self.flaw = Some(format!("a limit is at most {MAX}"));
+        }
+        if automatic && self.terms.kind == Kind::Log {
+            self.terms.step = self.automatic_step();
+        }
+        self
+    }
+
+    /// What decides where the backend cannot: default [`FailurePolicy::Report`].
+    pub fn with_failure_policy(mut self, policy: FailurePolicy) -> Self {
+        if let FailurePolicy::Local { share } = policy
+            && !(share > 0.0 && share <= 1.0)
+        {
+            self.flaw = Some("a local share is above 0 and at most 1".to_owned());
+        }
+        self.failure = policy;
+        self
+    }
+
+    /// How long to wait for the backend before the failure policy decides; default
+    /// [`BUDGET`](Self::BUDGET). Without a failure policy the command timeout counts.
+    pub fn with_budget(mut self, budget: Duration) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Refuses nobody, and records what would have been refused: for trying a limit out.
+    pub fn with_shadow(mut self, shadow: bool) -> Self {
+        self.shadow = shadow;
+        self
+    }
+
+    /// Records once per window that so much of the limit is used, as `0.8`.
+    pub fn with_near_limit(mut self, part: f64) -> Self {
+        if !(part > 0.0 && part <= 1.0) {
+            self.flaw = Some("the threshold is a part of the limit, as 0.8".to_owned());
+        }
+        self.near = Some(part);
+        self
+    }
+
+    /// Whether denials are recorded as violations; default yes.
+    pub fn with_violations(mut self, recorded: bool) -> Self {
+        self.recorded = recorded;
+        self
+    }
+
+    /// How much is allowed: per window, at once (GCRA's burst), or at a time (slots).
+    pub fn limit(&self) -> u64 {
+        self.terms.limit
+    }
+
+    /// The window, GCRA's period, or the lease of a slot.
+    pub fn window(&self) -> Duration {
+        Duration::from_micros(self.terms.span_us)
+    }
+
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Whether it is for [`RateLimiter::enter`](crate::RateLimiter::enter).
+    pub fn is_concurrency(&self) -> bool {
+        self.terms.kind == Kind::Slots
+    }
+
+    /// Whether it can be used at all.
+    ///
+    /// # Errors
+    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) that says what is wrong with it, as every
+    /// use of it would.
+    pub fn validate(&self) -> Result<()> {
+        match &self.flaw {
+            Some(flaw) => Err(Error::misuse("ratelimit.quota", flaw.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn automatic_step(&self) -> u64 {
+        if self.terms.limit <= u64::from(GRANULES) {
+            return 0;
+        }
+        self.terms.span_us.div_ceil(u64::from(GRANULES))
+    }
+
+    fn set_precision(&mut self, precision: Precision) {
+        if self.terms.kind == Kind::Log {
+            self.terms.step = match precision {
+                Precision::Auto => self.automatic_step(),
+                Precision::Exact | Precision::Granules(0) => 0,
+                Precision::Granules(n) => self.terms.span_us.div_ceil(u64::from(n)),
+            };
+        }
+    }
+
+    /// From which use on an admission is near the limit; 0 for never.
+    pub(crate) fn near_from(&self) -> u64 {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a threshold is a part of a limit below 2^44"
+        )]
+        self.near.map_or(0, |part| ((self.terms.limit as f64 * part).ceil() as u64).max(1))
+    }
+}

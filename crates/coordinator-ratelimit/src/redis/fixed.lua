@@ -1,0 +1,32 @@
+-- Shared: the fixed window, a string of four doubles: its beginning in µs, what is used in it, the
+-- high-water mark of the clock, the era.
+-- Safe to run twice: as the log.
+local function fixed()
+  local function put(key, span, start, used, clock, era)
+    redis.call('SET', key, struct.pack('<dddd', start, used, clock, era), 'PX',
+      math.ceil((start + span - clock + SKEW) / 1000) + 1)
+  end
+
+  local function look(key, t, span, peeks)
+    local state = redis.call('GET', key)
+    if not state then
+      return 0, t, t, t - t % span, 0
+    end
+    local start, used, clock, era = struct.unpack('<dddd', state)
+    if clock - t > SKEW and peeks then
+      t = clock
+    elseif clock - t > SKEW then
+      start, clock, era = t - t % span, t, era + 1
+      put(key, span, start, used, clock, era)
+    end
+    local now = math.max(t, clock)
+    local begun = now - now % span
+    return begun == start and used or 0, t, now, begun, era
+  end
+
+  local function rate(used, cost, limit, span, at, start)
+    local left = start + span - at
+    return used + cost > limit and cost <= limit and left or 0, used > 0 and left or 0
+  end
+  return look, rate, put
+end

@@ -1,0 +1,83 @@
+-- Gives back what an admission took, or a part of it, if it still counts.
+-- KEYS[1] the limit's state
+-- KEYS[2] the mark of the refund
+-- ARGV[1] the limit's kind: s, g or f
+-- ARGV[2] its span in µs
+-- ARGV[3] its step
+-- ARGV[4] how much to give back, at most
+-- ARGV[5] the receipt: a log's time and era, GCRA's arrival time, fraction and what was given back
+--         till then, a fixed window's beginning and era
+-- ARGV[6] its second number
+-- ARGV[7] its third number
+-- Answer: {given}; 0: it counts no more, or can no longer be told from what came after it.
+-- Safe to run twice: the mark remembers what was given.
+local span, step, amount = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local at, era, back = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local before = redis.call('GET', KEYS[2])
+if before then
+  return {tonumber(before)}
+end
+local time = redis.call('TIME')
+local t = time[1] * 1000000 + time[2]
+local given = 0
+if ARGV[1] == 's' then
+  local look = log()
+  local used, _, now, head, base, total, last, first, first_at, known, gone =
+    look(KEYS[1], t, 0, span)
+  if used == 0 or era ~= known or at <= now - span then
+    return {0}
+  end
+  local rank = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[5])
+  local tail = redis.call('ZRANGE', KEYS[1], rank, -1, 'WITHSCORES')
+  -- What was merged with later ones is in the entry of the same granule.
+  local found = tail[2] and tonumber(tail[2])
+  if not found or #tail > 242
+      or found ~= at and (step == 0 or math.floor(found / step) ~= math.floor(at / step)) then
+    return {0}
+  end
+  local less = found == first_at and base or tonumber(redis.call('ZRANGE', KEYS[1], rank - 1, rank - 1)[1])
+  given = math.min(amount, tail[1] - less)
+  redis.call('ZREMRANGEBYRANK', KEYS[1], rank, -1)
+  redis.call('ZREM', KEYS[1], head)
+  local from = tail[1] - given == less and 3 or 1
+  if found == first_at then
+    first, first_at = total - given, last
+    if tail[from] then
+      first, first_at = tail[from] - given, tonumber(tail[from + 1])
+    end
+  end
+  redis.call('ZADD', KEYS[1], 0, struct.pack('<dddddd', base, total - given, last, first, first_at,
+    era))
+  for i = from, #tail, 2 do
+    redis.call('ZADD', KEYS[1], tail[i + 1], tail[i] - given)
+  end
+  if gone then
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], 1, now - span)
+  end
+  redis.call('PEXPIRE', KEYS[1], math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
+elseif ARGV[1] == 'g' then
+  local look, _, _, worth, put = gcra()
+  local used, _, now, us, part, returned = look(KEYS[1], t, span, step)
+  -- Whatever was given back since may have been older: it is taken for that.
+  local left = at - (returned - back) - now
+  given = math.max(math.min(amount, used, math.floor(left * step / span)), 0)
+  if given == 0 then
+    return {0}
+  end
+  local less, rest = worth(given, span, step)
+  us, part = us - less, part - rest
+  if part < 0 then
+    us, part = us - 1, part + step
+  end
+  put(KEYS[1], us, part, step, now, returned + less + 1)
+else
+  local look, _, put = fixed()
+  local used, _, now, start, known = look(KEYS[1], t, span)
+  if start ~= at or era ~= known then
+    return {0}
+  end
+  given = math.min(amount, used)
+  put(KEYS[1], span, start, used - given, now, known)
+end
+redis.call('SET', KEYS[2], given, 'PX', math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
+return {given}

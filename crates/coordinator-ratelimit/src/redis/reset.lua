@@ -1,0 +1,40 @@
+-- Forgets what a limit has used and whom it has denied.
+-- KEYS[1] the limit's state
+-- KEYS[2] the count of its denials
+-- KEYS[3] the mark that it was near
+-- ARGV[1] the limit's kind: s, g or f
+-- ARGV[2] its span in µs
+-- ARGV[3] its step
+-- Answer: {used}, what was used until now
+-- Safe to run twice: what is forgotten is forgotten.
+local time = redis.call('TIME')
+local t, span, step = time[1] * 1000000 + time[2], tonumber(ARGV[2]), tonumber(ARGV[3])
+local used
+if ARGV[1] == 's' then
+  local look = log()
+  local head, total, last, era, _
+  used, _, _, head, _, total, last, _, _, era = look(KEYS[1], t, 0, span)
+  if head then
+    -- Its clock and totals go on, so that nothing admitted before is taken for what comes.
+    redis.call('ZREMRANGEBYRANK', KEYS[1], 1, -1)
+    redis.call('ZREM', KEYS[1], head)
+    redis.call('ZADD', KEYS[1], 0, struct.pack('<dddddd', total, total, last, total, last, era + 1))
+    redis.call('PEXPIRE', KEYS[1], math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
+  end
+elseif ARGV[1] == 'g' then
+  local look, _, _, _, put = gcra()
+  local now, us, back, _
+  used, _, now, us, _, back = look(KEYS[1], t, span, step)
+  if used > 0 then
+    put(KEYS[1], now, 0, step, now, back + us - now + 1)
+  end
+else
+  local look, _, put = fixed()
+  local now, start, era, _
+  used, _, now, start, era = look(KEYS[1], t, span)
+  if used > 0 then
+    put(KEYS[1], span, start, 0, now, era + 1)
+  end
+end
+redis.call('DEL', KEYS[2], KEYS[3])
+return {used}

@@ -1,0 +1,1 @@
+//! Port-level tests.
