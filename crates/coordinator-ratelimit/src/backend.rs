@@ -131,6 +131,23 @@ pub(crate) struct Call {
     pub(crate) check_epochs: bool,
 }
 
+impl Call {
+    /// What is remembered of a call with an id, and for how long: the same id with other limits is
+    /// another call. The limits stand in it as the FNV-1a hash of their names without epochs.
+    pub(crate) fn once(&self) -> Option<(u16, String, Duration)> {
+        let ((id, ttl), first) = self.once.as_ref().zip(self.asks.first())?;
+        let limits = self
+            .asks
+            .iter()
+            .map(|ask| format!("{}:{};", ask.place.series().name(), ask.place.subject.encoded()));
+        let limits =
+            limits.collect::<String>().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        Some((first.place.shard, format!("{limits:016x}:{}", id.encoded()), *ttl))
+    }
+}
+
 /// The answer to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Taken {

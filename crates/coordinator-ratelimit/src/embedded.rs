@@ -82,8 +82,12 @@ impl<T> Default for Expiring<T> {
 }
 
 impl<T> Expiring<T> {
-    fn get(&self, key: &str, t: i64) -> Option<&T> {
-        self.entries.get(key).filter(|(_, until)| t / 1000 <= *until).map(|(value, _)| value)
+    /// What has expired is gone for good, also if the clock is set back afterwards.
+    fn get(&mut self, key: &str, t: i64) -> Option<&T> {
+        if self.entries.get(key).is_some_and(|(_, until)| t / 1000 > *until) {
+            self.entries.remove(key);
+        }
+        self.entries.get(key).map(|(value, _)| value)
     }
 
     fn put(&mut self, key: &str, value: T, t: i64, ttl_ms: i64) {
@@ -143,17 +147,7 @@ impl Embedded {
                 return Taken::Epochs(epochs);
             }
         }
-        let once = call.once.as_ref().zip(call.asks.first()).map(|((id, ttl), first)| {
-            let place = &first.place;
-            let name = format!(
-                "{}:{}:{}:{}",
-                place.shard,
-                place.series().name(),
-                place.subject.encoded(),
-                id.encoded()
-            );
-            (name, *ttl)
-        });
+        let once = call.once().map(|(shard, name, ttl)| (format!("{shard}:{name}"), ttl));
         if let Some((name, _)) = &once
             && let Some(standings) = state.once.get(name, t)
         {
@@ -293,7 +287,10 @@ impl Embedded {
         }
         let mut limit = state.look(place, terms, t);
         let used = limit.used;
-        limit.reset(terms);
+        if used == 0 && !matches!(limit.counter, Counter::Log(_)) {
+            return 0;
+        }
+        limit.reset();
         let ttl = limit.ttl(terms);
         state.limits.put(&key, limit.counter, t, ttl);
         used
@@ -395,7 +392,7 @@ impl Looked {
         given
     }
 
-    fn reset(&mut self, _terms: &Terms) {
+    fn reset(&mut self) {
         self.used = 0;
         match &mut self.counter {
             Counter::Log(log) => log.reset(),
@@ -438,7 +435,7 @@ impl Backend for Embedded {
     }
 
     fn peek<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Seen>>> {
-        let (state, t) = self.now();
+        let (mut state, t) = self.now();
         let seen = asks.iter().map(|ask| {
             let key = state_key(&ask.place);
             let denials = state.denials.get(&key, t).copied().unwrap_or(0);
@@ -523,8 +520,9 @@ impl Backend for Embedded {
     ) -> BoxFuture<'a, Result<bool>> {
         let (mut state, t) = self.now();
         let key = format!("{shard}:{}", claim.encoded());
-        let theirs = state.claims.get(&key, t).is_none_or(|known| known == claimant);
-        if theirs && state.claims.get(&key, t).is_none() {
+        let known = state.claims.get(&key, t).cloned();
+        let theirs = known.as_deref().is_none_or(|known| known == claimant);
+        if known.is_none() {
             let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
             state.claims.put(&key, claimant.to_owned(), t, ttl);
         }

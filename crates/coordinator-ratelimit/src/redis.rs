@@ -199,12 +199,10 @@ impl Backend for Redis {
     fn take_all<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Taken>> {
         Box::pin(async move {
             let mut keys = self.states(&call.asks);
-            let remembered = call.once.as_ref().map_or(Arg::from(0), |(_, ttl)| ms(*ttl));
-            if let (Some((id, _)), Some(first)) = (&call.once, call.asks.first()) {
-                let (series, subject) =
-                    (first.place.series().name(), first.place.subject.encoded());
-                let name = format!("{series}:{subject}:{}", id.encoded());
-                keys.push(self.shard(first.place.shard).key("once", &name));
+            let once = call.once();
+            let remembered = once.as_ref().map_or(Arg::from(0), |(.., ttl)| ms(*ttl));
+            if let Some((shard, name, _)) = &once {
+                keys.push(self.shard(*shard).key("once", name));
             }
             let mut args = vec![Arg::from(call.asks.len().try_into().unwrap_or(0)), remembered];
             for ask in &call.asks {

@@ -6,7 +6,8 @@ use coordinator_core::{Result, key::Name};
 impl RateLimiter {
     /// Gives back what a call took; how much that was. Nothing, where it counts no more: it has
     /// left the window, the limit was reset or the server's clock set back, or more than 120
-    /// entries came after it. A decision is given back once, however often this is called.
+    /// entries came after it. GCRA gives back what surely has not leaked: all of it where calls are
+    /// given back in their order. A decision is given back once, however often this is called.
     ///
     /// # Errors
     /// As [`reset`](Self::reset).

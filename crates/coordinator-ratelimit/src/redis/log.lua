@@ -31,12 +31,13 @@ local function log()
         local all, shift = redis.call('ZRANGE', key, 1, -1, 'WITHSCORES'), ahead and last - t or 0
         head = struct.pack('<dddddd', 0, total - base, last - shift, first - base, first_at - shift,
           ahead and era + 1 or era)
+        local ttl = ahead and math.ceil((span * 9 / 8 + SKEW) / 1000) + 1 or redis.call('PTTL', key)
         redis.call('DEL', key)
         redis.call('ZADD', key, 0, head)
         for i = 1, #all, 2 do
           redis.call('ZADD', key, all[i + 1] - shift, all[i] - base)
         end
-        redis.call('PEXPIRE', key, math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
+        redis.call('PEXPIRE', key, math.max(ttl, 1))
         base, total, last, first, first_at, era = struct.unpack('<dddddd', head)
       end
       now = math.max(t, last + 1)
