@@ -264,6 +264,15 @@ async fn a_policy_is_reset_for_all_within_a_second(x: Stage) {
     }
     x.limits.reset_policy(&quota).await.expect("an answer");
     assert!(x.limits.check("a", &quota).await.expect("an answer").allowed);
+    // A process that has just begun knows of it too, whatever it asks first.
+    for _ in 0..2 {
+        let status = x.limits.peer().status("a", &quota).await.expect("an answer");
+        assert_eq!(status.used, 1);
+        let seen = x.limits.peer().status("b", &quota).await.expect("an answer");
+        assert_eq!(seen.used, 0);
+    }
+    assert_eq!(x.limits.peer().reset("a", &quota).await.expect("an answer"), 1);
+    assert!(x.limits.check("a", &quota).await.expect("an answer").allowed);
     x.elapse(SECOND).await;
     assert!(x.peer.check("b", &quota).await.expect("an answer").allowed);
     assert!(!x.peer.check("c", &other).await.expect("an answer").allowed, "another policy");

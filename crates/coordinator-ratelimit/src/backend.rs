@@ -285,6 +285,9 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Forgets what was used; how much that was.
     fn reset<'a>(&'a self, place: &'a Place, terms: &'a Terms) -> BoxFuture<'a, Result<u64>>;
 
+    /// A policy's epoch.
+    fn epoch<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>>;
+
     /// Gives a policy a new epoch.
     fn reset_policy<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>>;
 

@@ -459,6 +459,12 @@ impl Backend for Embedded {
         Box::pin(ready(Ok(self.reset_now(place, terms))))
     }
 
+    fn epoch<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
+        let (state, _) = self.now();
+        let epoch = state.epochs.get(&(series.shard, series.name())).copied().unwrap_or(0);
+        Box::pin(ready(Ok(epoch)))
+    }
+
     fn reset_policy<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
         let (mut state, t) = self.now();
         let epoch = state.epochs.entry((series.shard, series.name())).or_default();

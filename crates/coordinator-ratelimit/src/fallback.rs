@@ -16,8 +16,8 @@ impl RateLimiter {
     pub(crate) async fn within_budget(
         &self,
         charges: &[Charge<'_>],
-        asked: impl Future<Output = Result<Vec<Standing>>>,
-    ) -> Result<Vec<Standing>> {
+        asked: impl Future<Output = Result<Vec<(Place, Standing)>>>,
+    ) -> Result<Vec<(Place, Standing)>> {
         const STEP: &str = "ratelimit.check";
         let covered = charges.iter().filter(|charge| charge.quota.failure != FailurePolicy::Report);
         let Some(budget) = covered.map(|charge| charge.quota.budget).min() else {

@@ -189,13 +189,18 @@ impl RateLimiter {
         Ok((Ask { place, terms: quota.terms, cost, how, near: quota.near_from(), unasked }, due))
     }
 
-    /// Brings the epochs of places up to date, for what has no answer that says they are not.
-    pub(crate) fn enter_epoch(&self, place: &mut Place) {
-        self.inner.epochs.enter(place, self.inner.backend.clock().now());
+    /// Brings the epoch of a place up to date, for what has no answer that says that it is not.
+    async fn enter_epoch(&self, place: &mut Place) -> Result<()> {
+        let (inner, now) = (&*self.inner, self.inner.backend.clock().now());
+        if inner.epochs.enter(place, now) {
+            place.epoch = inner.backend.epoch(&place.series()).await?;
+            inner.epochs.learn(place, place.epoch, now);
+        }
+        Ok(())
     }
 
     /// Asks the backend, again where a policy has got another epoch.
-    pub(crate) async fn standings(&self, mut call: Call) -> Result<Vec<Standing>> {
+    pub(crate) async fn standings(&self, mut call: Call) -> Result<Vec<(Place, Standing)>> {
         let (inner, clock) = (&*self.inner, self.inner.backend.clock());
         let plain =
             |ask: &Ask| ask.terms.kind == Kind::Log && ask.how == How::IfItFits && ask.near == 0;
@@ -203,7 +208,8 @@ impl RateLimiter {
             if let ([ask], None, false) = (&call.asks[..], &call.once, call.check_epochs)
                 && plain(ask)
             {
-                return Ok(vec![inner.backend.take(ask).await?]);
+                let standing = inner.backend.take(ask).await?;
+                return Ok(vec![(ask.place.clone(), standing)]);
             }
             let asked = clock.now();
             match inner.backend.take_all(&call).await? {
@@ -213,7 +219,8 @@ impl RateLimiter {
                             inner.epochs.learn(&ask.place, ask.place.epoch, asked);
                         }
                     }
-                    return Ok(standings);
+                    let places = call.asks.into_iter().map(|ask| ask.place);
+                    return Ok(places.zip(standings).collect());
                 }
                 Taken::Epochs(epochs) => {
                     for (ask, epoch) in call.asks.iter_mut().zip(epochs) {
@@ -245,6 +252,9 @@ impl RateLimiter {
         }
         // A cost of nothing takes nothing, and fits: it is a look.
         if charges.iter().all(|charge| charge.cost == 0) {
+            for ask in &mut call.asks {
+                self.enter_epoch(&mut ask.place).await?;
+            }
             let seen = self.look(&call.asks).await?;
             let each = charges.iter().zip(seen);
             return Ok(each.map(|(charge, seen)| self.looked(charge.quota, &seen, true)).collect());
@@ -255,16 +265,15 @@ impl RateLimiter {
                 "one of several costs is 0: leave it out",
             ));
         }
-        let places: Vec<_> = call.asks.iter().map(|ask| ask.place.clone()).collect();
         let asked = self.inner.backend.clock().now();
         let standings = match self.within_budget(charges, self.standings(call)).await {
             Ok(standings) => standings,
             Err(error) => return self.fall_back(charges, how, error).await,
         };
-        let taken = standings.iter().any(|standing| standing.taken > 0);
+        let taken = standings.iter().any(|(_, standing)| standing.taken > 0);
         let mut each = Vec::with_capacity(charges.len());
-        for ((charge, standing), place) in charges.iter().zip(&standings).zip(places) {
-            each.push(self.decide(charge, standing, place, taken, how));
+        for (charge, (place, standing)) in charges.iter().zip(standings) {
+            each.push(self.decide(charge, &standing, place, taken, how));
             self.note(charge, each.last().expect("was pushed"), asked, how);
         }
         self.keep_warm(charges, &each).await;
@@ -275,7 +284,7 @@ impl RateLimiter {
         &self,
         charge: &Charge<'_>,
         standing: &Standing,
-        mut place: Place,
+        place: Place,
         taken: bool,
         how: How,
     ) -> Decision {
@@ -286,8 +295,6 @@ impl RateLimiter {
         let mut decision = Decision::of(quota, standing, fits || quota.shadow, source);
         decision.shadowed = quota.shadow && !fits;
         if standing.taken > 0 {
-            // It was just asked for: what the epoch is is known.
-            self.inner.epochs.enter(&mut place, self.inner.backend.clock().now());
             decision = decision.with_receipt(Receipt {
                 place,
                 terms: quota.terms,
@@ -511,7 +518,9 @@ impl RateLimiter {
 
     async fn seen(&self, subject: &str, quota: &Quota, cost: u64) -> Result<Seen> {
         let mut place = self.place(subject, quota)?;
-        self.enter_epoch(&mut place);
+        if !quota.is_concurrency() {
+            self.enter_epoch(&mut place).await?;
+        }
         let (terms, cost) = (quota.terms, cost.min(MAX + 1));
         let ask = Ask { place, terms, cost, how: How::IfItFits, near: 0, unasked: None };
         let mut seen = self.look(&[ask]).await?;
@@ -586,7 +595,7 @@ impl RateLimiter {
             return Err(Error::misuse("ratelimit.reset", "slots end with their leases"));
         }
         let mut place = self.place(subject, quota)?;
-        self.enter_epoch(&mut place);
+        self.enter_epoch(&mut place).await?;
         let used = self.inner.backend.reset(&place, &quota.terms).await;
         self.forget(subject, quota);
         used

@@ -39,6 +39,7 @@ static TAKE_ALL: Script = Script::new(
 static PEEK: Script = Script::new("ratelimit.peek", limits!("redis/peek.lua"));
 static REFUND: Script = Script::new("ratelimit.refund", limits!("redis/refund.lua"));
 static RESET: Script = Script::new("ratelimit.reset", limits!("redis/reset.lua"));
+static EPOCH: Script = Script::new("ratelimit.epoch", include_str!("redis/epoch.lua"));
 static RESET_POLICY: Script =
     Script::new("ratelimit.reset_policy", include_str!("redis/reset_policy.lua"));
 static ENTER: Script = Script::new(
@@ -60,6 +61,7 @@ pub static SCRIPTS: &[&Script] = &[
     &PEEK,
     &REFUND,
     &RESET,
+    &EPOCH,
     &RESET_POLICY,
     &ENTER,
     &STAY,
@@ -70,7 +72,7 @@ pub static SCRIPTS: &[&Script] = &[
 ];
 
 /// For how long an epoch is remembered: longer than the state of any limit lives.
-const EPOCH: Duration = Duration::from_hours(24 * 1000);
+const EPOCH_TTL: Duration = Duration::from_hours(24 * 1000);
 
 #[derive(Debug)]
 pub(crate) struct Redis {
@@ -96,7 +98,7 @@ impl Redis {
         self.shard(place.shard).key(kind, &place.name())
     }
 
-    fn epoch(&self, series: &Series) -> String {
+    fn epoch_key(&self, series: &Series) -> String {
         self.shard(series.shard).key("epoch", &series.name())
     }
 
@@ -217,7 +219,7 @@ impl Backend for Redis {
             }
             if call.check_epochs {
                 for ask in &call.asks {
-                    keys.push(self.epoch(&ask.place.series()));
+                    keys.push(self.epoch_key(&ask.place.series()));
                     args.push(number(ask.place.epoch));
                 }
             }
@@ -284,10 +286,17 @@ impl Backend for Redis {
         })
     }
 
+    fn epoch<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let keys = vec![self.epoch_key(series)];
+            self.fields(&EPOCH, keys, Vec::new()).await?.unsigned()
+        })
+    }
+
     fn reset_policy<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
-            let keys = vec![self.epoch(series)];
-            self.fields(&RESET_POLICY, keys, vec![ms(EPOCH)]).await?.unsigned()
+            let keys = vec![self.epoch_key(series)];
+            self.fields(&RESET_POLICY, keys, vec![ms(EPOCH_TTL)]).await?.unsigned()
         })
     }
 

@@ -173,6 +173,10 @@ impl Backend for Broken {
         self.good.reset(place, terms)
     }
 
+    fn epoch<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
+        self.good.epoch(series)
+    }
+
     fn reset_policy<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
         self.good.reset_policy(series)
     }
