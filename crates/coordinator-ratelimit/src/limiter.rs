@@ -23,7 +23,7 @@ use std::{
 };
 
 /// For how long the id of a call is remembered by default.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Limits that instances share; clones share one backend.
 ///
