@@ -96,6 +96,7 @@ pub(crate) enum How {
 }
 
 impl How {
+    #[cfg(feature = "redis")]
     pub(crate) fn number(self) -> i64 {
         match self {
             Self::IfItFits => 0,

@@ -130,7 +130,7 @@ impl Decision {
         self.receipt.as_deref()
     }
 
-    pub(crate) fn from_fast_deny(mut self, retry_after: Duration, passed: Duration) -> Self {
+    pub(crate) fn repeated(mut self, retry_after: Duration, passed: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self.reset_after = self.reset_after.saturating_sub(passed);
         self.source = Source::FastDeny;

@@ -1,5 +1,10 @@
 //! `RateLimiter`: what is asked of limits, and the way of a call through this process.
 
+mod once;
+mod reset;
+
+pub use once::Once;
+
 use crate::{
     backend::{Ask, Backend, Call, How, Kind, MAX, Place, SHARDS, Seen, Standing, Taken},
     decision::{Decision, Decisions, Receipt, Source, Status},
@@ -23,7 +28,7 @@ use std::{
 };
 
 /// For how long the id of a call is remembered by default.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Limits that instances share; clones share one backend.
 ///
@@ -462,17 +467,6 @@ impl RateLimiter {
         Ok(Decisions::of(each))
     }
 
-    /// Calls with an id, which count once however often they are sent: the first admission is
-    /// remembered for ten minutes and told again. A denial is not remembered, since it took
-    /// nothing. An id belongs to one subject and quota.
-    ///
-    /// # Errors
-    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) if the id is empty or longer than 512 bytes.
-    pub fn once<'a>(&'a self, id: &'a str) -> Result<Once<'a>> {
-        Name::new(id)?;
-        Ok(Once { limiter: self, id })
-    }
-
     /// What [`check`](Self::check) would decide, without taking anything.
     ///
     /// # Errors
@@ -582,111 +576,9 @@ impl RateLimiter {
         Ok(self.take(&[charge], How::AtMost, None).await?.remove(0))
     }
 
-    /// Forgets what a subject has used, and how often it was denied; what was used. Other
-    /// processes may deny it from memory for up to a second more.
-    ///
-    /// # Errors
-    /// As [`check`](Self::check); a failure policy does not help.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves it open whether it is reset. It may be repeated.
-    pub async fn reset(&self, subject: &str, quota: &Quota) -> Result<u64> {
-        if quota.is_concurrency() {
-            return Err(Error::misuse("ratelimit.reset", "slots end with their leases"));
-        }
-        let mut place = self.place(subject, quota)?;
-        self.enter_epoch(&mut place).await?;
-        let used = self.inner.backend.reset(&place, &quota.terms).await;
-        self.forget(subject, quota);
-        used
-    }
-
-    /// Forgets what every subject of a quota has used, of this tenant's, or of those without a
-    /// tenant, without looking for them: the policy gets a new epoch, and what is counted under
-    /// the old one expires. Other processes see it within a second. Slots are not reset.
-    ///
-    /// # Errors
-    /// As [`reset`](Self::reset). Without a tenant it is many steps: after an error some of the
-    /// subjects are reset.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves some of the subjects reset. It may be repeated.
-    pub async fn reset_policy(&self, quota: &Quota) -> Result<()> {
-        let any = self.place("-", quota)?;
-        let shards = if self.tenant.is_some() { any.shard..any.shard + 1 } else { 0..SHARDS };
-        for shard in shards {
-            let mut series = any.series();
-            series.shard = shard;
-            self.inner.backend.reset_policy(&series).await?;
-        }
-        self.inner.epochs.doubt();
-        if let Some(fast) = &self.inner.fast {
-            fast.clear();
-        }
-        Ok(())
-    }
-
-    pub(crate) fn forget(&self, subject: &str, quota: &Quota) {
-        if let Some(fast) = &self.inner.fast {
-            fast.forget(self.question(subject, quota));
-        }
-    }
-
-    /// Forgets what is known of denials, where it is not known by name.
-    pub(crate) fn forget_all(&self) {
-        if let Some(fast) = &self.inner.fast {
-            fast.clear();
-        }
-    }
-
     /// Whose limits these are.
     pub(crate) fn tenant_name(&self) -> Option<&Name> {
         self.tenant.as_ref()
-    }
-}
-
-/// Calls that count once; from [`RateLimiter::once`].
-#[derive(Debug, Clone, Copy)]
-pub struct Once<'a> {
-    limiter: &'a RateLimiter,
-    id: &'a str,
-}
-
-impl Once<'_> {
-    /// As [`RateLimiter::check`], counted once.
-    ///
-    /// # Errors
-    /// As [`RateLimiter::check`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves it open whether the call is charged; repeating it with the same
-    /// id charges it once in all.
-    pub async fn check(&self, subject: &str, quota: &Quota) -> Result<Decision> {
-        self.check_cost(subject, quota, 1).await
-    }
-
-    /// As [`RateLimiter::check_cost`], counted once.
-    ///
-    /// # Errors
-    /// As [`RateLimiter::check`].
-    ///
-    /// # Cancel safety
-    /// As [`check`](Self::check).
-    pub async fn check_cost(&self, subject: &str, quota: &Quota, cost: u64) -> Result<Decision> {
-        let charge = Charge { subject, quota, cost };
-        let mut each = self.limiter.take(&[charge], How::IfItFits, Some(self.id)).await?;
-        Ok(each.remove(0))
-    }
-
-    /// As [`RateLimiter::check_all`], counted once.
-    ///
-    /// # Errors
-    /// As [`RateLimiter::check_all`].
-    ///
-    /// # Cancel safety
-    /// As [`check`](Self::check).
-    pub async fn check_all(&self, charges: &[Charge<'_>]) -> Result<Decisions> {
-        self.limiter.check_all_once(charges, Some(self.id)).await
     }
 }
 

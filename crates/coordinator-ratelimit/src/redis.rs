@@ -34,7 +34,7 @@ static TAKE: Script = Script::new(
 );
 static TAKE_ALL: Script = Script::new(
     "ratelimit.take_all",
-    limits!("redis/denied.lua", "redis/approached.lua", "redis/take_all.lua"),
+    limits!("redis/before.lua", "redis/denied.lua", "redis/approached.lua", "redis/take_all.lua"),
 );
 static PEEK: Script = Script::new("ratelimit.peek", limits!("redis/peek.lua"));
 static REFUND: Script = Script::new("ratelimit.refund", limits!("redis/refund.lua"));

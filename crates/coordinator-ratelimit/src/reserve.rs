@@ -36,7 +36,7 @@ impl RateLimiter {
         Ok(given)
     }
 
-    /// Takes an estimate now, to be settled when the cost is known: for tokens of a language model
+    /// Takes an estimate now, to be settled when the cost is known: for units of a metered service
     /// or bytes of an answer.
     ///
     /// Without a settlement the estimate stays charged and leaves the window as any other cost:
@@ -55,7 +55,7 @@ impl RateLimiter {
         Ok(Reserved::Reserved(Reservation {
             limits: self.clone(),
             subject: subject.to_owned(),
-            quota: quota.clone(),
+            quota: Box::new(quota.clone()),
             decision,
             estimate,
         }))
@@ -88,7 +88,8 @@ impl Reserved {
 pub struct Reservation {
     limits: RateLimiter,
     subject: String,
-    quota: Quota,
+    /// Elsewhere, or a denial were as large as a reservation.
+    quota: Box<Quota>,
     decision: Decision,
     estimate: u64,
 }

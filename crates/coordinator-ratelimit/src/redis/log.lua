@@ -1,9 +1,9 @@
 -- Shared: the sliding window log, a sorted set.
 -- Each member is the running total of all admitted cost, its score the time of the admission in µs,
--- strictly rising. Rank 0, with score 0, is the head: the baseline, which is the total that has left
--- the window; the last total and its time; the first total in the window and its time; the era,
--- which changes where times do. So what is used is the last total less the baseline, and the last
--- time is the high-water mark of the clock. (Six doubles, little-endian.)
+-- strictly rising. Rank 0, with score 0, is the head: the baseline, which is the total that has
+-- left the window; the last total and its time; the first total in the window and its time; the
+-- era, which changes where times do. So what is used is the last total less the baseline, and the
+-- last time is the high-water mark of the clock. (Six doubles, little-endian.)
 -- Safe to run twice: looking only moves times back where the server's clock was set back. Taking
 -- takes again: its callers ask for an id first, or are sent once.
 
@@ -13,8 +13,8 @@ local SKEW = 1000000
 local TOTAL = 4000000
 
 local function log()
-  -- A log as it stands at t: what is used, t as its own clock has it and when an admission would be,
-  -- then its head and what that says, and whether entries have left the window since.
+  -- A log as it stands at t: what is used, t as its own clock has it and when an admission would
+  -- be, then its head and what that says, and whether entries have left the window since.
   local function look(key, t, limit, span, peeks)
     local head = redis.call('ZRANGE', key, 0, 0)[1]
     if not head then

@@ -35,7 +35,8 @@ if ARGV[1] == 's' then
       or found ~= at and (step == 0 or math.floor(found / step) ~= math.floor(at / step)) then
     return {0}
   end
-  local less = found == first_at and base or tonumber(redis.call('ZRANGE', KEYS[1], rank - 1, rank - 1)[1])
+  local less = found == first_at and base
+    or tonumber(redis.call('ZRANGE', KEYS[1], rank - 1, rank - 1)[1])
   given = math.min(amount, tail[1] - less)
   redis.call('ZREMRANGEBYRANK', KEYS[1], rank, -1)
   redis.call('ZREM', KEYS[1], head)

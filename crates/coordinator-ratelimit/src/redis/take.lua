@@ -29,8 +29,8 @@ if total - base + cost <= limit then
   if not take then
     look, rate, take = log()
   end
-  total, last, first, first_at = take(KEYS[1], cost, span, tonumber(ARGV[3]), now, head, base, total,
-    last, first, first_at, era, gone)
+  total, last, first, first_at = take(KEYS[1], cost, span, tonumber(ARGV[3]), now, head, base,
+    total, last, first, first_at, era, gone)
 elseif ARGV[5] ~= '-1' then
   denied(KEYS[1], KEYS[2], tonumber(ARGV[5]), 'denied', t, span, limit, cost,
     total - base)

@@ -16,25 +16,9 @@
 -- it takes again, and is sent once. A denial takes nothing.
 local count, t = tonumber(ARGV[1]), redis.call('TIME')
 t = t[1] * 1000000 + t[2]
-local once, asked = false, 2 * count
-if #KEYS > asked then
-  if ARGV[2] ~= '0' then
-    asked = asked + 1
-    once = KEYS[asked]
-  end
-  local answer, same = {2}, true
-  for i = 1, #KEYS - asked do
-    local epoch = redis.call('GET', KEYS[asked + i]) or '0'
-    same = same and epoch == ARGV[2 + 8 * count + i]
-    answer[i + 1] = tonumber(epoch)
-  end
-  if not same then
-    return answer
-  end
-  local before = once and redis.call('GET', once)
-  if before then
-    return cmsgpack.unpack(before)
-  end
+local known, once = before(KEYS, ARGV, count)
+if known then
+  return known
 end
 local states, takes, fits, s, g, f = {}, {}, true, nil, nil, nil
 for i = 1, count do
