@@ -189,9 +189,18 @@ pub(crate) struct Return {
     pub(crate) place: Place,
     pub(crate) terms: Terms,
     pub(crate) amount: u64,
+    /// Different for every admission, so that what is delivered twice is given back once.
     pub(crate) receipt: [u64; 3],
-    /// Different for every refund, so that one that is delivered twice gives back once.
-    pub(crate) mark: Name,
+    /// What is remembered of the call with an id that admitted it: forgotten with it.
+    pub(crate) once: Option<String>,
+}
+
+impl Return {
+    /// What remembers that it was given back.
+    pub(crate) fn mark(&self) -> String {
+        let [first, second, third] = self.receipt;
+        format!("{}:{first}-{second}-{third}", self.place.name())
+    }
 }
 
 /// A slot to take.
@@ -237,6 +246,8 @@ pub(crate) struct Record {
     pub(crate) used: u64,
     pub(crate) cost: u64,
     pub(crate) span_us: u64,
+    /// Whether it is the first in its span.
+    pub(crate) first: bool,
 }
 
 /// Where to read records from.
@@ -244,6 +255,8 @@ pub(crate) struct Record {
 pub(crate) enum From {
     /// Behind this entry.
     After((u64, u64)),
+    /// The newest alone.
+    Newest,
     /// Those not older.
     Ago(Duration),
 }

@@ -233,8 +233,17 @@ impl Embedded {
         // Its weight is what came since the last record.
         let weight = if before == 0 { count } else { count - (1 << before.ilog2()) };
         let (limit, span_us) = (terms.limit, terms.span_us);
-        let record =
-            Record { id: (0, 0), event, name: place.name(), count, limit, used, cost, span_us };
+        let record = Record {
+            id: (0, 0),
+            event,
+            name: place.name(),
+            count,
+            limit,
+            used,
+            cost,
+            span_us,
+            first: before == 0,
+        };
         state.records.add(place.shard, record, weight, t);
         self.recorded.send_modify(|number| *number += 1);
     }
@@ -255,6 +264,7 @@ impl Embedded {
             used,
             cost: ask.cost,
             span_us: ask.terms.span_us,
+            first: true,
         };
         state.records.add(ask.place.shard, record, 0, t);
         self.recorded.send_modify(|number| *number += 1);
@@ -262,7 +272,7 @@ impl Embedded {
 
     fn refund_now(&self, back: &Return) -> u64 {
         let (mut state, t) = self.now();
-        let mark = format!("{}:{}", back.place.shard, back.mark.encoded());
+        let mark = format!("{}:{}", back.place.shard, back.mark());
         if let Some(given) = state.returned.get(&mark, t) {
             return *given;
         }
@@ -273,6 +283,9 @@ impl Embedded {
             state.limits.put(&state_key(&back.place), limit.counter, t, ttl);
             let span = signed(back.terms.span_us);
             state.returned.put(&mark, given, t, ttl_ms(span + span / 8 + 1));
+            if let Some(once) = &back.once {
+                state.once.remove(&format!("{}:{once}", back.place.shard));
+            }
         }
         given
     }

@@ -97,6 +97,7 @@ impl RateLimiter {
             let quota = charges[n].quota;
             let fits = standing.taken > 0 || !taken && standing.retry_us == Some(0);
             let decision = &mut each[n];
+            *decision = decision.clone().with_taken(standing.taken);
             decision.allowed = fits || quota.shadow;
             decision.used = standing.used;
             decision.remaining = local_limit(&charges[n]).saturating_sub(standing.used);

@@ -271,6 +271,7 @@ impl RateLimiter {
             ));
         }
         let asked = self.inner.backend.clock().now();
+        let once = call.once().map(|(_, name, _)| Arc::from(name));
         let standings = match self.within_budget(charges, self.standings(call)).await {
             Ok(standings) => standings,
             Err(error) => return self.fall_back(charges, how, error).await,
@@ -278,7 +279,7 @@ impl RateLimiter {
         let taken = standings.iter().any(|(_, standing)| standing.taken > 0);
         let mut each = Vec::with_capacity(charges.len());
         for (charge, (place, standing)) in charges.iter().zip(standings) {
-            each.push(self.decide(charge, &standing, place, taken, how));
+            each.push(self.decide(charge, &standing, (place, once.clone()), taken, how));
             self.note(charge, each.last().expect("was pushed"), asked, how);
         }
         self.keep_warm(charges, &each).await;
@@ -289,7 +290,7 @@ impl RateLimiter {
         &self,
         charge: &Charge<'_>,
         standing: &Standing,
-        place: Place,
+        (place, once): (Place, Option<Arc<str>>),
         taken: bool,
         how: How,
     ) -> Decision {
@@ -304,7 +305,7 @@ impl RateLimiter {
                 place,
                 terms: quota.terms,
                 numbers: standing.receipt,
-                nonce: rand::random(),
+                once,
             });
         }
         decision
@@ -449,9 +450,7 @@ impl RateLimiter {
             let decided = self.check_cost(charge.subject, charge.quota, charge.cost).await;
             let denied = decided.as_ref().is_ok_and(|decision| !decision.allowed);
             if denied || decided.is_err() {
-                for decision in &each {
-                    self.refund(decision).await?;
-                }
+                self.give_all_back(&each).await;
             }
             each.push(decided?);
             if denied {

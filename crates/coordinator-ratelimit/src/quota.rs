@@ -131,8 +131,8 @@ impl Quota {
         }
     }
 
-    /// A name: what a subject consumed under it is counted by itself, and it stands in records,
-    /// metrics and headers. 1 to 512 bytes; choose from few, not from what users send.
+    /// A name: what a subject consumed under it is counted by itself, and it stands in records
+    /// and headers. 1 to 512 bytes; choose from few, not from what users send.
     pub fn with_name(mut self, name: &str) -> Self {
         match Name::new(name) {
             Ok(encoded) => {

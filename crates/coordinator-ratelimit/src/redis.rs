@@ -170,6 +170,7 @@ fn record(fields: &mut Fields) -> Result<Record> {
         used: fields.unsigned()?,
         cost: fields.unsigned()?,
         span_us: fields.unsigned()?,
+        first: fields.unsigned()? == 1,
     })
 }
 
@@ -263,8 +264,9 @@ impl Backend for Redis {
 
     fn refund<'a>(&'a self, back: &'a Return) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
-            let mark = self.shard(back.place.shard).key("back", back.mark.encoded());
-            let keys = vec![self.key("use", &back.place), mark];
+            let shard = self.shard(back.place.shard);
+            let mut keys = vec![self.key("use", &back.place), shard.key("back", &back.mark())];
+            keys.extend(back.once.as_ref().map(|once| shard.key("once", once)));
             let mut args = vec![
                 Arg::from(back.terms.kind.letter()),
                 number(back.terms.span_us),
@@ -349,6 +351,7 @@ impl Backend for Redis {
             let keys = vec![self.shard(shard).key("violations", "")];
             let (after, ago) = match from {
                 From::After((ms, sequence)) => (format!("{ms}-{sequence}"), Arg::from(0)),
+                From::Newest => ("$".to_owned(), Arg::from(0)),
                 From::Ago(ago) => (String::new(), ms(ago)),
             };
             let limit = number(limit.try_into().unwrap_or(u64::MAX));

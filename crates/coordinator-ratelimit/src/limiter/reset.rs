@@ -26,7 +26,7 @@ impl RateLimiter {
 
     /// Forgets what every subject of a quota has used, of this tenant's, or of those without a
     /// tenant, without looking for them: the policy gets a new epoch, and what is counted under
-    /// the old one expires. Other processes see it within a second. Slots are not reset.
+    /// the old one expires. Other processes see it within a second.
     ///
     /// # Errors
     /// As [`reset`](Self::reset). Without a tenant it is many steps: after an error some of the
@@ -35,6 +35,9 @@ impl RateLimiter {
     /// # Cancel safety
     /// Dropping the future leaves some of the subjects reset. It may be repeated.
     pub async fn reset_policy(&self, quota: &Quota) -> Result<()> {
+        if quota.is_concurrency() {
+            return Err(Error::misuse("ratelimit.reset_policy", "slots end with their leases"));
+        }
         let any = self.place("-", quota)?;
         let shards = if self.tenant.is_some() { any.shard..any.shard + 1 } else { 0..SHARDS };
         for shard in shards {

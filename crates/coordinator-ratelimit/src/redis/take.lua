@@ -16,8 +16,9 @@ local head = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
 local base, total, last, first, first_at, era, now, gone = 0, 0, 0, 0, 0, 0, t, false
 local look, rate, take
 if head then
-  base, total, last, first, first_at, era = struct.unpack('<dddddd', head)
-  if last >= t or total > TOTAL or first_at <= t - span then
+  local clock
+  base, total, last, first, first_at, era, clock = struct.unpack('<ddddddd', head)
+  if clock >= t or base > TOTAL or first_at <= t - span then
     local _
     look, rate, take = log()
     _, _, now, head, base, total, last, first, first_at, era, gone = look(KEYS[1], t, limit, span)

@@ -63,10 +63,10 @@ for i = 1, count do
     retry, reset = g[2](used + taken, cost, limit, span, step, at, x, y)
   else
     if taken > 0 then
-      f[3](key, span, x, used + taken, now, y)
+      z = z + 1
+      f[3](key, span, x, used + taken, now, y, z)
     end
     retry, reset = f[2](used + taken, cost, limit, span, at, x)
-    z = 0
   end
   used = used + taken
   local near, more = ARGV[a + 6], ARGV[a + 7]

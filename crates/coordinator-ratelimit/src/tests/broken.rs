@@ -50,11 +50,23 @@ pub(super) struct Broken {
     good: Embedded,
     fault: Fault,
     denied: std::sync::Mutex<std::collections::HashMap<String, Taken>>,
+    refunds: std::sync::Mutex<u64>,
 }
 
 impl Broken {
     pub(super) fn new(good: Embedded, fault: Fault) -> Self {
-        Self { good, fault, denied: std::sync::Mutex::default() }
+        Self {
+            good,
+            fault,
+            denied: std::sync::Mutex::default(),
+            refunds: std::sync::Mutex::default(),
+        }
+    }
+
+    fn number(&self) -> u64 {
+        let mut number = self.refunds.lock().expect("unpoisoned");
+        *number += 1;
+        *number
     }
 
     async fn call(&self, call: &Call) -> Result<Taken> {
@@ -146,7 +158,8 @@ impl Backend for Broken {
             let mut back = back.clone();
             match self.fault {
                 Fault::GivesBackTwice => {
-                    back.mark = Name::new(&format!("{}", rand::random::<u64>()))?;
+                    // Another admission's, as it seems.
+                    back.receipt[2] += self.number();
                 }
                 Fault::GivesBackWhatHasLeft => {
                     // Whatever is newest.

@@ -39,6 +39,10 @@ cases! {
     an_id_of_a_denied_call_is_not_spent
     a_refund_gives_back_once
     a_refund_of_what_has_left_the_window_gives_nothing
+    a_refund_of_the_newest_leaves_the_older_as_they_were
+    a_refund_forgets_the_id_of_its_call
+    a_replayed_call_is_given_back_once
+    memory_of_a_violation_begins_with_its_window
     what_was_reset_is_free_and_cannot_be_refunded
     a_clock_that_steps_back_a_little_admits_no_more
     a_clock_that_was_set_back_denies_for_a_window_at_most
@@ -72,13 +76,13 @@ impl Stage {
         seen.map(|seen| seen[0].used).map_err(|error| error.chain())
     }
 
-    async fn give_back(&self, ask: &Ask, standing: &Standing, mark: u8) -> Result<u64, String> {
+    async fn give_back(&self, ask: &Ask, standing: &Standing) -> Result<u64, String> {
         let back = Return {
             place: ask.place.clone(),
             terms: ask.terms,
             amount: standing.taken,
             receipt: standing.receipt,
-            mark: name(&format!("{mark}:{}", ask.place.name())),
+            once: None,
         };
         self.backend.refund(&back).await.map_err(|error| error.chain())
     }
@@ -215,15 +219,15 @@ async fn a_refund_gives_back_once(mut stage: Stage) -> Verdict {
             stage.elapse(Duration::from_millis(1)).await;
         }
         for _ in 0..3 {
-            let given = stage.give_back(&ask, &taken[1], 1).await?;
+            let given = stage.give_back(&ask, &taken[1]).await?;
             ensure!(given == 3, "{subject}: gave {given}");
         }
         let used = stage.used(&ask).await?;
         ensure!(used == 6, "{subject}: {used} used");
-        ensure!(stage.give_back(&ask, &taken[2], 2).await? == 3, "{subject}: the last");
+        ensure!(stage.give_back(&ask, &taken[2]).await? == 3, "{subject}: the last");
         // GCRA does not know whose units have leaked, and takes them for the first's.
         let first = if subject == "g" { 0 } else { 3 };
-        ensure!(stage.give_back(&ask, &taken[0], 0).await? == first, "{subject}: the first");
+        ensure!(stage.give_back(&ask, &taken[0]).await? == first, "{subject}: the first");
         ensure!(stage.used(&ask).await? == 3 - first, "{subject}: something is left");
         ensure!(stage.taken(&call(vec![ask.clone()])).await?.0, "{subject}: there is room");
     }
@@ -240,9 +244,83 @@ async fn a_refund_of_what_has_left_the_window_gives_nothing(mut stage: Stage) ->
         let (_, old) = stage.taken(&call(vec![ask.clone()])).await?;
         stage.elapse(SECOND + Duration::from_millis(1)).await;
         stage.taken(&call(vec![ask.clone()])).await?;
-        ensure!(stage.give_back(&ask, &old[0], 0).await? == 0, "{subject}: it counts no more");
+        ensure!(stage.give_back(&ask, &old[0]).await? == 0, "{subject}: it counts no more");
         ensure!(stage.used(&ask).await? == 3, "{subject}: another's was given back");
     }
+    Ok(())
+}
+
+async fn a_refund_of_the_newest_leaves_the_older_as_they_were(mut stage: Stage) -> Verdict {
+    let quota = Quota::sliding_window(1000, MINUTE);
+    let ask = ask("a", &quota, 5);
+    stage.set(1_900_000_000_000_000).await;
+    stage.take(&ask).await?;
+    stage.elapse(SECOND * 50).await;
+    let newest = stage.take(&ask).await?;
+    ensure!(stage.give_back(&ask, &newest).await? == 5, "it was just taken");
+    let (_, standings) = stage.taken(&call(vec![Ask { cost: 1001, ..ask.clone() }])).await?;
+    ensure!(standings[0].reset_us == 10_000_000, "{standings:?}");
+    // In the same granule as what was given back.
+    stage.elapse(Duration::from_micros(1)).await;
+    stage.take(&ask).await?;
+    stage.elapse(SECOND * 10).await;
+    ensure!(stage.used(&ask).await? == 5, "the older stay for {}", stage.used(&ask).await?);
+    Ok(())
+}
+
+async fn a_refund_forgets_the_id_of_its_call(stage: Stage) -> Verdict {
+    let ask = ask("a", &Quota::sliding_window(9, MINUTE), 2);
+    let once = with_id(vec![ask.clone()], "x");
+    let (_, standings) = stage.taken(&once).await?;
+    let back = Return {
+        place: ask.place.clone(),
+        terms: ask.terms,
+        amount: 2,
+        receipt: standings[0].receipt,
+        once: once.once().map(|(_, name, _)| name),
+    };
+    ensure!(stage.backend.refund(&back).await.map_err(|error| error.chain())? == 2, "it counts");
+    stage.taken(&once).await?;
+    ensure!(stage.used(&ask).await? == 2, "a call that was given back went free");
+    Ok(())
+}
+
+async fn a_replayed_call_is_given_back_once(stage: Stage) -> Verdict {
+    for (subject, quota) in [
+        ("s", Quota::sliding_window(1000, MINUTE)),
+        ("g", Quota::gcra(1, MINUTE, 10)),
+        ("f", Quota::fixed_window(10, MINUTE)),
+    ] {
+        let ask = ask(subject, &quota, 2);
+        let once = with_id(vec![ask.clone()], "x");
+        let (_, first) = stage.taken(&once).await?;
+        let (_, again) = stage.taken(&once).await?;
+        stage.taken(&call(vec![ask.clone()])).await?;
+        for told in [first, again] {
+            stage.give_back(&ask, &told[0]).await?;
+        }
+        let used = stage.used(&ask).await?;
+        ensure!(used == 2, "{subject}: {used}");
+    }
+    Ok(())
+}
+
+async fn memory_of_a_violation_begins_with_its_window(mut stage: Stage) -> Verdict {
+    let mut ask = ask("a", &Quota::sliding_window(0, MINUTE), 1);
+    stage.take(&ask).await?;
+    stage.elapse(MINUTE + SECOND).await;
+    // Some were answered without asking meanwhile.
+    ask.unasked = Some(6);
+    stage.take(&ask).await?;
+    ask.unasked = Some(0);
+    stage.take(&ask).await?;
+    let records = stage.backend.violations(0, From::After((0, 0)), 9).await;
+    let records = records.map_err(|error| error.chain())?;
+    let firsts: Vec<_> = records.iter().map(|record| (record.count, record.first)).collect();
+    ensure!(firsts == [(1, true), (7, true), (8, false)], "{firsts:?}");
+    let newest = stage.backend.violations(0, From::Newest, 1).await;
+    let newest = newest.map_err(|error| error.chain())?;
+    ensure!(newest.len() == 1 && newest[0].count == 8, "{newest:?}");
     Ok(())
 }
 
@@ -258,10 +336,7 @@ async fn what_was_reset_is_free_and_cannot_be_refunded(stage: Stage) -> Verdict 
         ensure!(used == 3 && stage.used(&ask).await? == 0, "{subject}: {used}");
         stage.backend.reset(&ask.place, &ask.terms).await.map_err(|e| e.chain())?;
         stage.taken(&call(vec![ask.clone()])).await?;
-        ensure!(
-            stage.give_back(&ask, &old[0], 0).await? == 0,
-            "{subject}: another's was given back"
-        );
+        ensure!(stage.give_back(&ask, &old[0]).await? == 0, "{subject}: another's was given back");
         ensure!(stage.used(&ask).await? == 3, "{subject}: {}", stage.used(&ask).await?);
     }
     Ok(())

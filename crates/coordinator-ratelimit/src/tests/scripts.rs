@@ -51,7 +51,7 @@ async fn everything(stage: &Stage) {
             terms: ask.terms,
             amount: 1,
             receipt: standing.receipt,
-            mark: name(&format!("m{}", ask.place.subject)),
+            once: None,
         };
         stage.backend.refund(&back).await.expect("given back");
     }

@@ -135,13 +135,12 @@ impl Side {
                 if let Taken::Decided { standings, .. } = &taken {
                     for (ask, standing) in asks.iter().zip(standings) {
                         if standing.taken > 0 {
-                            let mark = name(&format!("m{}", self.admissions.len()));
                             self.admissions.push(Return {
                                 place: ask.place.clone(),
                                 terms: ask.terms,
                                 amount: standing.taken,
                                 receipt: standing.receipt,
-                                mark,
+                                once: call.once().map(|(_, once, _)| once),
                             });
                         }
                     }
@@ -154,7 +153,9 @@ impl Side {
                 let Some(mut back) = place.map(|place| self.admissions[place].clone()) else {
                     return String::new();
                 };
-                back.amount = back.amount.min(*amount);
+                if *amount < back.amount {
+                    (back.amount, back.once) = (*amount, None);
+                }
                 let given = backend.refund(&back).await.expect("an answer");
                 let again = backend.refund(&back).await.expect("an answer");
                 assert!(given == 0 || again == given, "given back twice: {given}, {again}");
