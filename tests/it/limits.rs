@@ -9,7 +9,7 @@ use coordinator_ratelimit::{
 use std::{sync::Arc, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Limits on one backend, and a second client of the same ones.
 struct Stage {

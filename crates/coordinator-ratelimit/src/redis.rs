@@ -37,7 +37,8 @@ static TAKE_ALL: Script = Script::new(
     limits!("redis/before.lua", "redis/denied.lua", "redis/approached.lua", "redis/take_all.lua"),
 );
 static PEEK: Script = Script::new("ratelimit.peek", limits!("redis/peek.lua"));
-static REFUND: Script = Script::new("ratelimit.refund", limits!("redis/refund.lua"));
+static REFUND: Script =
+    Script::new("ratelimit.refund", limits!("redis/give_back.lua", "redis/refund.lua"));
 static RESET: Script = Script::new("ratelimit.reset", limits!("redis/reset.lua"));
 static EPOCH: Script = Script::new("ratelimit.epoch", include_str!("redis/epoch.lua"));
 static RESET_POLICY: Script =

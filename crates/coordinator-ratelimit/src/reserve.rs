@@ -7,8 +7,8 @@ impl RateLimiter {
     /// Gives back what a call took; how much that was. Nothing, where it counts no more: it has
     /// left the window, the limit was reset or the server's clock set back, or more than 120
     /// entries came after it. GCRA gives back what surely has not leaked: all of it where calls are
-    /// given back in their order. A decision is given back once, however often this is called, and the id
-    /// of its call is forgotten with it.
+    /// given back in their order. A decision is given back once, however often this is called, and
+    /// the id of its call is forgotten with it.
     ///
     /// # Errors
     /// As [`reset`](Self::reset).

@@ -110,6 +110,9 @@ impl Oracle {
 
     /// Asks for a cost at `t`, and takes it if it fits or if it is `forced`. Admissions within one
     /// `granule` (0: none) count from the last of them.
+    ///
+    /// # Panics
+    /// For windows of more than 2⁶⁰ µs.
     pub fn ask(&mut self, t: i64, cost: u64, limit: u64, granule: i64, forced: bool) -> Answer {
         if t.div_euclid(1000) > self.forgotten_after_ms {
             self.admissions.clear();

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// A server, a proxy before it, limits through the proxy, and limits that see the truth.
 struct Scene {
@@ -207,10 +207,10 @@ impl Roll {
         background(async move {
             while !stop.load(Ordering::Acquire) {
                 let asked = now();
-                if let Ok(decision) = limits.check("a", &quota).await {
-                    if decision.allowed {
-                        roll.lock().expect("unpoisoned").push((asked, now()));
-                    }
+                if let Ok(decision) = limits.check("a", &quota).await
+                    && decision.allowed
+                {
+                    roll.lock().expect("unpoisoned").push((asked, now()));
                 }
                 tokio::task::yield_now().await;
             }

@@ -5,8 +5,9 @@
 -- A shard keeps about 10,000 records for a week, and ranks 1,000 offenders for a day.
 local function record(key, event, t, span, limit, cost, used, count, weight)
   local base, name = string.match(key, '^(.-}:)%l+:(.*)$')
+  local first = (weight == 0 or weight == count) and 1 or 0
   redis.pcall('XADD', base .. 'violations', 'MAXLEN', '~', 10000, '*', 'e', event, 'w', name,
-    'n', count, 'l', limit, 'u', used, 'c', cost, 's', span, 'f', (weight == 0 or weight == count) and 1 or 0)
+    'n', count, 'l', limit, 'u', used, 'c', cost, 's', span, 'f', first)
   redis.pcall('PEXPIRE', base .. 'violations', 604800000)
   if weight > 0 and type(redis.pcall('ZINCRBY', base .. 'top', weight, name)) ~= 'table' then
     redis.call('ZREMRANGEBYRANK', base .. 'top', 0, -1001)

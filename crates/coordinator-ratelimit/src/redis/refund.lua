@@ -22,47 +22,10 @@ local time = redis.call('TIME')
 local t = time[1] * 1000000 + time[2]
 local given = 0
 if ARGV[1] == 's' then
-  local look = log()
-  local used, _, now, head, base, total, last, first, first_at, known, gone, clock =
-    look(KEYS[1], t, 0, span)
-  if used == 0 or era ~= known or at <= now - span then
+  given = give_back(KEYS[1], t, span, step, amount, at, era)
+  if given == 0 then
     return {0}
   end
-  local rank = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[5])
-  local tail = redis.call('ZRANGE', KEYS[1], rank, -1, 'WITHSCORES')
-  -- What was merged with later ones is in the entry of the same granule.
-  local found = tail[2] and tonumber(tail[2])
-  if not found or #tail > 242
-      or found ~= at and (step == 0 or math.floor(found / step) ~= math.floor(at / step)) then
-    return {0}
-  end
-  local less, since = base, 0
-  if found ~= first_at then
-    local before = redis.call('ZRANGE', KEYS[1], rank - 1, rank - 1, 'WITHSCORES')
-    less, since = tonumber(before[1]), tonumber(before[2])
-  end
-  given = math.min(amount, tail[1] - less)
-  redis.call('ZREMRANGEBYRANK', KEYS[1], rank, -1)
-  redis.call('ZREM', KEYS[1], head)
-  local from = tail[1] - given == less and 3 or 1
-  if not tail[from] then
-    last = since
-  end
-  if found == first_at then
-    first, first_at = total - given, 0
-    if tail[from] then
-      first, first_at = tail[from] - given, tonumber(tail[from + 1])
-    end
-  end
-  redis.call('ZADD', KEYS[1], 0, struct.pack('<ddddddd', base, total - given, last, first, first_at,
-    era, clock))
-  for i = from, #tail, 2 do
-    redis.call('ZADD', KEYS[1], tail[i + 1], tail[i] - given)
-  end
-  if gone then
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], 1, now - span)
-  end
-  redis.call('PEXPIRE', KEYS[1], math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
 elseif ARGV[1] == 'g' then
   local look, _, _, worth, put = gcra()
   local used, _, now, us, part, returned = look(KEYS[1], t, span, step)

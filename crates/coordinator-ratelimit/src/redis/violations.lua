@@ -3,8 +3,8 @@
 -- ARGV[1] after which entry; empty for where ARGV[2] begins, `$` for the newest alone
 -- ARGV[2] from how many ms ago on
 -- ARGV[3] how many
--- Answer: {count, {id in ms, its sequence, event, name, count, limit, used, cost, span in µs, whether it
---         is the first in its span}, …}
+-- Answer: {count, {id in ms, its sequence, event, name, count, limit, used, cost, span in µs,
+--         whether it is the first in its span}, …}
 -- Safe to run twice: it changes nothing.
 local from = '(' .. ARGV[1]
 if ARGV[1] == '' then

@@ -13,7 +13,7 @@ type Verdict = Result<(), String>;
 type Case = fn(Stage) -> BoxFuture<'static, Verdict>;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 macro_rules! ensure {
     ($holds:expr, $($why:tt)*) => {

@@ -83,7 +83,7 @@ async fn asked(stage: &Stage, ask: &Ask, plain: bool) -> Standing {
     let call: Call = call(vec![ask.clone()]);
     match stage.backend.take_all(&call).await.expect("an answer") {
         Taken::Decided { standings, .. } => standings[0],
-        other => panic!("{other:?}"),
+        other @ Taken::Epochs(_) => panic!("{other:?}"),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{ask, call, name, place, stage::Stage};
 use crate::{
-    backend::{Ask, Call, Entry, How, Return, SHARDS, Standing},
+    backend::{Ask, Call, Entry, How, Return, Standing},
     quota::{Precision, Quota},
     redis::SCRIPTS,
 };
@@ -11,7 +11,7 @@ use coordinator_core::ErrorKind;
 use coordinator_harness::RedisServer;
 use std::time::Duration;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 async fn keys(server: &RedisServer, pattern: &str) -> Vec<String> {
     let keys = server.command(&["KEYS", pattern]).await.expect("an answer");
@@ -91,7 +91,6 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
         let ttl = server.command(&["PTTL", &key]).await.expect("an answer").as_int();
         assert!(ttl > Some(0), "{key} never expires");
     }
-    assert!(SHARDS > 0);
 }
 
 #[tokio::test]
