@@ -39,7 +39,7 @@ fn requests(text: &str) -> Vec<Request> {
 }
 
 /// What the limit comes to by its definition: a request at t counts those admitted in (t − W, t].
-fn by_definition(requests: &[Request], limit: usize, window_ms: i64, by: &str) -> Value {
+fn by_definition(requests: &[Request], limit: usize, window_us: i64, by: &str) -> Value {
     let mut admitted: HashMap<String, Vec<i64>> = HashMap::new();
     let mut denied: HashMap<String, u64> = HashMap::new();
     for (at, address, path) in requests {
@@ -49,7 +49,7 @@ fn by_definition(requests: &[Request], limit: usize, window_ms: i64, by: &str) -
             _ => format!("{address} {path}"),
         };
         let before = admitted.entry(subject.clone()).or_default();
-        let counted = before.iter().filter(|then| **then * 1000 > at * 1000 - window_ms).count();
+        let counted = before.iter().filter(|then| **then * 1_000_000 > at * 1_000_000 - window_us).count();
         if counted < limit {
             before.push(*at);
         } else {
@@ -73,16 +73,18 @@ fn by_definition(requests: &[Request], limit: usize, window_ms: i64, by: &str) -
     })
 }
 
-/// Rules with their limit and their window in ms.
-const RULES: [(&str, usize, i64); 8] = [
-    ("30/60s", 30, 60_000),
-    ("1/1s", 1, 1000),
-    ("2/500ms", 2, 500),
-    ("3/1500ms", 3, 1500),
-    ("2/60s", 2, 60_000),
-    ("5/10s", 5, 10_000),
-    ("120/1h", 120, 3_600_000),
-    ("0/1s", 0, 1000),
+/// Rules with their limit and their window in µs.
+const RULES: [(&str, usize, i64); 9] = [
+    ("30/60s", 30, 60_000_000),
+    ("1/1s", 1, 1_000_000),
+    // Shorter than the times that a second's requests would get one after the other.
+    ("2/1us", 2, 1),
+    ("2/500ms", 2, 500_000),
+    ("3/1500ms", 3, 1_500_000),
+    ("2/60s", 2, 60_000_000),
+    ("5/10s", 5, 10_000_000),
+    ("120/1h", 120, 3_600_000_000),
+    ("0/1s", 0, 1_000_000),
 ];
 
 async fn agrees(log: &Path) {
