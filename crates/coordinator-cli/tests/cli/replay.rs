@@ -49,7 +49,8 @@ fn by_definition(requests: &[Request], limit: usize, window_us: i64, by: &str) -
             _ => format!("{address} {path}"),
         };
         let before = admitted.entry(subject.clone()).or_default();
-        let counted = before.iter().filter(|then| **then * 1_000_000 > at * 1_000_000 - window_us).count();
+        let counted =
+            before.iter().filter(|then| **then * 1_000_000 > at * 1_000_000 - window_us).count();
         if counted < limit {
             before.push(*at);
         } else {
