@@ -2,10 +2,10 @@
 //! other, and what they did is checked by somebody who knows nothing of locks.
 //!
 //! The parent owns the work list and the [`ledger`]. Workers ask it for a request, wait for room in
-//! the [`limits`] of its client and its path, take the lock of the client, and write to the client's
-//! account with the fence of their lease. At the end the [`checks`] look at what the ledger let in,
-//! and count in [`windows`] what the limits let in. Parts that come later slot in as further
-//! [`steps`] of handling a request and as further checks.
+//! the [`limits`] of its client and its path, take the lock of the client, and write to its account
+//! with the fence of their lease. At the end the [`checks`] look at what the ledger let in, and
+//! count in [`windows`] what the limits let in. Parts that come later slot in as further [`steps`]
+//! of handling a request and as further checks.
 
 mod checks;
 mod child;

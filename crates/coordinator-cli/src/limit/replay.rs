@@ -181,9 +181,9 @@ impl Log {
 ///
 /// A request of second t counts the admissions e with t − W < e ≤ t, all whole seconds; so a W that
 /// is none may as well be the next whole one. The n requests that share second t are decided at µs
-/// of [tS, tS + n), where S is the length of a second, and at an S > 2n a window of WS − S/2 µs is
-/// exact: what second t − W admitted, at (t − W)S + n at the latest, is out for the first of t; what
-/// second t − W + 1 admitted, at its very beginning, is still in for the last of t.
+/// of [tS, tS + n], where S is the length of a second. With an S above 2n a window of WS − S/2 µs
+/// is exact: what second t − W admitted, at (t − W)S + n at the latest, is out for the first of t;
+/// what second t − W + 1 admitted, at its very beginning, is still in for the last of t.
 struct Timeline {
     quota: Quota,
     second: u64,

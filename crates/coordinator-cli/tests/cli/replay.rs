@@ -2,13 +2,7 @@
 
 use crate::support::{Done, binary, done, keys};
 use serde_json::{Value, json};
-use std::{
-    collections::HashMap,
-    fmt::Write as _,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{collections::HashMap, fmt::Write as _, io::Write as _, path::Path, process::Stdio};
 use tempfile::NamedTempFile;
 
 /// A request: its time in seconds, its address and its path.
@@ -140,9 +134,7 @@ async fn a_generated_log_is_replayed_as_the_definition_says() {
 
 #[tokio::test]
 async fn a_real_log_is_replayed_as_the_definition_says() {
-    let known = std::env::var_os("COORDINATOR_ACCESS_LOG").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/access.log");
-    let log = known.unwrap_or(beside);
+    let log = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/access.log");
     // The project keeps no copy of it; the generated one is harder anyway.
     if log.exists() {
         agrees(&log).await;
