@@ -4,6 +4,7 @@ use crate::{
     context::Context,
     demo::DemoArgs,
     failure::{Failure, exit},
+    limit::LimitArgs,
     lock::LockArgs,
     output,
 };
@@ -27,10 +28,11 @@ Environment:
   USE_REDIS=0                                                              no server at all
   COORDINATOR_TOKEN                                                        in place of --token
 
-Example:
-  coordinator --url redis://127.0.0.1 lock run nightly --wait 10m -- ./backup.sh";
+Examples:
+  coordinator --url redis://127.0.0.1 lock run nightly --wait 10m -- ./backup.sh
+  coordinator --url redis://127.0.0.1 limit check mail:alice --rule 100/1h";
 
-/// Locks, health and a demonstration over Redis or Valkey.
+/// Locks, rate limits, health and a demonstration over Redis or Valkey.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
@@ -85,6 +87,8 @@ pub(crate) enum Verb {
     #[command(after_help = "Exit codes: 0 healthy or degraded, 3 unavailable.\n\n\
         Example:\n  coordinator health --url redis://127.0.0.1 --json")]
     Health,
+    /// Ask limits that processes share, and what limits would have done to a log
+    Limit(LimitArgs),
     /// Take turns with other processes
     Lock(LockArgs),
     /// Print the completions of a shell

@@ -7,8 +7,10 @@ use std::time::Duration;
 /// What a verb needs behind its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// A server that other processes see too.
+    /// Locks that other processes see too.
     Redis,
+    /// Limits that other processes have asked.
+    SharedLimits,
     /// State in this process will do.
     EmbeddedIsFine,
 }
@@ -49,11 +51,14 @@ impl Context {
             config = config.with_command_timeout(timeout).with_connect_timeout(timeout);
         }
         config.validate()?;
-        if need == Need::Redis && config.is_embedded() {
-            return Err(Failure::usage(
-                "a process-local lock protects nobody: name a Redis server with --url \
-                 redis://HOST or COORDINATOR_URL",
-            ));
+        let why = match need {
+            Need::Redis => "a process-local lock protects nobody",
+            Need::SharedLimits => "a process that has just begun has limited nobody",
+            Need::EmbeddedIsFine => return Ok(config),
+        };
+        if config.is_embedded() {
+            let advice = "name a Redis server with --url redis://HOST or COORDINATOR_URL";
+            return Err(Failure::usage(format!("{why}: {advice}")));
         }
         Ok(config)
     }

@@ -1,16 +1,18 @@
 //! `coordinator demo`: several instances of one service share a work list without stepping on each
 //! other, and what they did is checked by somebody who knows nothing of locks.
 //!
-//! The parent owns the work list and the [`ledger`]. Workers ask it for a request, take the lock of
-//! the request's client, and write to the client's account with the fence of their lease. At the
-//! end the [`checks`] look at what the ledger let in. Parts that come later slot in as further
-//! [`steps`] of handling a request and as further checks.
+//! The parent owns the work list and the [`ledger`]. Workers ask it for a request, wait for room in
+//! the [`limits`] of its client and its path, take the lock of the client, and write to its account
+//! with the fence of their lease. At the end the [`checks`] look at what the ledger let in, and
+//! count in [`windows`] what the limits let in. Parts that come later slot in as further [`steps`]
+//! of handling a request and as further checks.
 
 mod checks;
 mod child;
 mod crew;
 mod desk;
 mod ledger;
+mod limits;
 mod live;
 mod parent;
 mod processes;
@@ -19,6 +21,7 @@ mod report;
 mod requests;
 mod steps;
 mod tasks;
+mod windows;
 mod work;
 mod worker;
 
@@ -37,7 +40,7 @@ use crate::{
     output,
     signals::Signals,
 };
-use coordinator::{Config, Coordinator, clock::Clock};
+use coordinator::{Config, Coordinator, clock::Clock, config::Fallback};
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 /// How often the parent looks around.
@@ -84,6 +87,9 @@ pub(crate) struct DemoArgs {
     /// Go on without noticing that a lock was lost, so that only fences keep late writes out
     #[arg(long, hide = true)]
     careless: bool,
+    /// Take far more of the limits than is allowed, so that the check has something to find
+    #[arg(long, hide = true)]
+    greedy: bool,
 }
 
 /// Runs the demonstration; the exit code is 0 if all checks hold.
@@ -95,12 +101,14 @@ pub(crate) async fn run(args: &DemoArgs, context: &Context) -> Result<u8, Failur
             None => Duration::from_millis(1),
         }),
         careless: args.careless,
+        greedy: args.greedy,
     };
     if let (Some(socket), Some(id)) = (&args.worker, args.id) {
         return child::run(socket, id, manners, context).await;
     }
     let need = if args.processes { Need::Redis } else { Need::EmbeddedIsFine };
-    let config = context.config(need)?;
+    // Instances that fell back would each have limits of their own.
+    let config = context.config(need)?.with_fallback(Fallback::None);
     let clock = config.clock().clone();
     let listed = args.log.as_deref().map(requests::read_log).transpose()?;
     if args.processes {

@@ -2,11 +2,13 @@
 //!
 //! It reads the command line and hands over to one module per verb; it decides nothing.
 
+mod access_log;
 mod cli;
 mod context;
 mod demo;
 mod failure;
 mod health;
+mod limit;
 mod lock;
 mod output;
 mod signals;
@@ -37,6 +39,7 @@ async fn run(verb: &Verb, context: &Context) -> Result<u8, Failure> {
     match verb {
         Verb::Demo(args) => demo::run(args, context).await,
         Verb::Health => health::run(context).await,
+        Verb::Limit(args) => limit::run(args, context).await,
         Verb::Lock(args) => lock::run(args, context).await,
         Verb::Completions { shell } => cli::completions(*shell),
     }

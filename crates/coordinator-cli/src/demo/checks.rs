@@ -2,7 +2,10 @@
 //!
 //! Nothing here asks the ledger for its opinion. Parts that come later add their own checks here.
 
-use super::ledger::{Entry, Stamp};
+use super::{
+    ledger::{Entry, Stamp},
+    windows::Admissions,
+};
 use std::collections::{HashMap, HashSet};
 
 /// What there is to examine.
@@ -14,6 +17,8 @@ pub(crate) struct Evidence<'a, A> {
     pub(crate) history: &'a [Entry],
     /// Each client and the value of its account.
     pub(crate) accounts: A,
+    /// What the limits let in.
+    pub(crate) admissions: &'a Admissions,
 }
 
 /// What was found.
@@ -31,6 +36,10 @@ pub(crate) struct Findings {
     pub(crate) stale_writes_accepted: u64,
     /// Accounts whose value is not the number of their accepted writes.
     pub(crate) wrong_accounts: u64,
+    /// Requests that were handled though no limit had let them in.
+    pub(crate) unadmitted: u64,
+    /// Admissions that surely fell in a window that was full without them.
+    pub(crate) over_admitted: u64,
 }
 
 impl Findings {
@@ -43,8 +52,11 @@ impl Findings {
             invented,
             stale_writes_accepted,
             wrong_accounts,
+            unadmitted,
+            over_admitted,
         } = *self;
-        missing + duplicates + invented + stale_writes_accepted + wrong_accounts == 0
+        let of_writes = missing + duplicates + invented + stale_writes_accepted + wrong_accounts;
+        of_writes + unadmitted + over_admitted == 0
     }
 }
 
@@ -52,7 +64,7 @@ impl Findings {
 pub(crate) fn examine<'a>(
     evidence: Evidence<'a, impl Iterator<Item = (&'a str, u64)>>,
 ) -> Findings {
-    let Evidence { issued, history, accounts } = evidence;
+    let Evidence { issued, history, accounts, admissions } = evidence;
     let mut open: HashSet<u64> = issued.iter().copied().collect();
     let mut handled: HashSet<u64> = HashSet::with_capacity(open.len());
     let mut last: HashMap<&str, &Stamp> = HashMap::new();
@@ -86,13 +98,20 @@ pub(crate) fn examine<'a>(
     findings.wrong_accounts += writes.len() as u64;
     findings.handled = handled.len() as u64;
     findings.missing = open.len() as u64;
+    let unadmitted = handled.iter().filter(|number| !admissions.has(**number));
+    findings.unadmitted = unadmitted.count() as u64;
+    findings.over_admitted = admissions.over();
     findings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::ledger::{Ledger, Rule, Verdict, Write, fenced};
+    use crate::demo::{
+        ledger::{Ledger, Rule, Verdict, Write, fenced},
+        limits::PER_CLIENT,
+        windows::Span,
+    };
 
     /// A ledger that accepts anything, as one does that knows no fences.
     const TRUSTING: Rule = |_, _, _| Verdict::Accepted;
@@ -115,8 +134,23 @@ mod tests {
         ledger.write(1, write).expect("no file, no error");
     }
 
+    /// Each request let in, all at about the same time.
+    fn let_in(numbers: impl IntoIterator<Item = u64>) -> Admissions {
+        let mut admissions = Admissions::default();
+        for number in numbers {
+            let span = Span { from_us: number, to_us: number };
+            admissions.note(number, "c".to_owned(), number.to_string(), span);
+        }
+        admissions
+    }
+
     fn found(ledger: &Ledger, issued: &[u64]) -> Findings {
-        examine(Evidence { issued, history: ledger.history(), accounts: ledger.accounts() })
+        examine(Evidence {
+            issued,
+            history: ledger.history(),
+            accounts: ledger.accounts(),
+            admissions: &let_in(issued.iter().copied()),
+        })
     }
 
     #[test]
@@ -192,7 +226,30 @@ mod tests {
             issued: &[1],
             history: ledger.history(),
             accounts: std::iter::empty(),
+            admissions: &let_in([1]),
         });
         assert_eq!(findings.wrong_accounts, 1);
+    }
+    #[test]
+    fn planted_a_request_that_passed_the_limits_by_is_found() {
+        let mut ledger = Ledger::new(fenced, None);
+        handle(&mut ledger, 1, 11);
+        let examined = |admissions: &Admissions| {
+            examine(Evidence {
+                issued: &[1],
+                history: ledger.history(),
+                accounts: ledger.accounts(),
+                admissions,
+            })
+        };
+        let findings = examined(&let_in([2]));
+        assert_eq!(findings.unadmitted, 1);
+        assert!(!findings.is_clean());
+        // All of them at once, and one more.
+        let findings = examined(&let_in(1..=PER_CLIENT.count));
+        assert!(findings.is_clean(), "{findings:?}");
+        let findings = examined(&let_in(0..=PER_CLIENT.count));
+        assert_eq!(findings.over_admitted, 1);
+        assert!(!findings.is_clean());
     }
 }

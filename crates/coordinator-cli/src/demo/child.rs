@@ -4,6 +4,7 @@
 
 use super::{
     desk::{Desk, Link},
+    limits::Limits,
     protocol::Ask,
     steps::{Hands, Manners},
     worker::{self, Trouble},
@@ -12,7 +13,7 @@ use crate::{
     context::{Context, Need},
     failure::{Failure, exit},
 };
-use coordinator::{Config, Coordinator};
+use coordinator::{Config, Coordinator, config::Fallback};
 use std::path::Path;
 
 /// Works for the parent behind `socket`.
@@ -22,7 +23,7 @@ pub(crate) async fn run(
     manners: Manners,
     context: &Context,
 ) -> Result<u8, Failure> {
-    let config = context.config(Need::Redis)?;
+    let config = context.config(Need::Redis)?.with_fallback(Fallback::None);
     let (link, _tasks) = Link::connect(socket).await.map_err(|error| {
         let why = format!("cannot reach the parent of worker {id}: {error}");
         Failure::new(exit::REFUSED, why)
@@ -43,6 +44,7 @@ pub(crate) async fn run(
     let hands = Hands {
         desk: Desk::There(link.clone()),
         locks: coordinator.locks().clone(),
+        limits: Limits::new(coordinator.limits(), manners.greedy)?,
         clock: config.clock().clone(),
         manners,
     };

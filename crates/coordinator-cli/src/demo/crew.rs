@@ -3,6 +3,7 @@
 
 use super::{
     desk::Desk,
+    limits::Limits,
     parent::Parent,
     steps::{Hands, Manners},
     tasks::Tasks,
@@ -65,20 +66,23 @@ pub(crate) async fn start(
     if config.is_embedded() {
         let coordinator = Coordinator::with_config(config.clone()).await?;
         for _ in 0..instances {
-            instances_of.push((coordinator.locks().peer(), coordinator.clone()));
+            let limits = Limits::new(&coordinator.limits().peer(), manners.greedy)?;
+            instances_of.push((coordinator.locks().peer(), limits, coordinator.clone()));
         }
     } else {
         for _ in 0..instances {
             let coordinator = Coordinator::with_config(config.clone()).await?;
-            instances_of.push((coordinator.locks().clone(), coordinator));
+            let limits = Limits::new(coordinator.limits(), manners.greedy)?;
+            instances_of.push((coordinator.locks().clone(), limits, coordinator));
         }
     }
     let mut workers = Tasks::new();
-    for (id, (locks, coordinator)) in (1..).zip(instances_of) {
+    for (id, (locks, limits, coordinator)) in (1..).zip(instances_of) {
         let parent = parent.clone();
         let hands = Hands {
             desk: Desk::Here { parent: parent.clone(), worker: id },
             locks,
+            limits,
             clock: config.clock().clone(),
             manners,
         };

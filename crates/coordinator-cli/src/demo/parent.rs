@@ -5,7 +5,9 @@
 use super::{
     checks::{self, Evidence, Findings},
     ledger::{Ledger, Verdict},
+    limits::micros,
     protocol::{Answer, Ask},
+    windows::{Admissions, Span},
     work::Work,
 };
 use crate::failure::{Failure, exit};
@@ -48,6 +50,8 @@ pub(crate) struct Row {
     pub(crate) acquired: u64,
     /// How long it waited for locks, all in all.
     pub(crate) waited: Duration,
+    /// How often a limit was full for it.
+    pub(crate) limited: u64,
     /// How often its reads and writes came after a newer holder's.
     pub(crate) refused: u64,
     pub(crate) state: State,
@@ -77,6 +81,7 @@ pub(crate) struct Parent {
 struct Books {
     work: Work,
     ledger: Ledger,
+    admissions: Admissions,
     workers: BTreeMap<u32, Row>,
     reassigned: u64,
     end: Option<End>,
@@ -88,6 +93,7 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     pub(crate) findings: Findings,
     pub(crate) refused: u64,
+    pub(crate) limited: u64,
     pub(crate) workers_lost: u64,
     pub(crate) reassigned: u64,
 }
@@ -101,12 +107,14 @@ impl Parent {
             handled: 0,
             acquired: 0,
             waited: Duration::ZERO,
+            limited: 0,
             refused: 0,
             state: State::Starting,
         };
         let books = Books {
             work,
             ledger,
+            admissions: Admissions::default(),
             workers: (1..=instances).map(|id| (id, starting(id))).collect(),
             reassigned: 0,
             end: None,
@@ -205,6 +213,14 @@ impl Parent {
                 books.work.put_back(worker, number);
                 (Answer::Noted, true)
             }
+            Ask::Admitted { number, client, path, from_us, denials } => {
+                let span = Span { from_us, to_us: micros(now.since_start()) + 1 };
+                books.admissions.note(number, client, path, span);
+                if let Some(row) = books.workers.get_mut(&worker) {
+                    row.limited += denials;
+                }
+                (Answer::Noted, false)
+            }
             Ask::Read { client, stamp, waited_us } => {
                 let value = books.ledger.read(&client, &stamp);
                 if let Some(row) = books.workers.get_mut(&worker) {
@@ -257,12 +273,14 @@ impl Parent {
             issued: books.work.issued(),
             history: books.ledger.history(),
             accounts: books.ledger.accounts(),
+            admissions: &books.admissions,
         });
         let lost = |row: &&Row| row.state == State::Lost;
         Tally {
             requests: books.work.issued().len() as u64,
             findings,
             refused: books.ledger.refused(),
+            limited: books.workers.values().map(|row| row.limited).sum(),
             workers_lost: books.workers.values().filter(lost).count() as u64,
             reassigned: books.reassigned,
         }
@@ -296,8 +314,9 @@ impl Books {
         if self.end.is_some() || !self.workers.get(&worker).is_some_and(working) {
             return Some(Answer::Over);
         }
-        let request = self.work.take(worker, clock.now(), &self.ledger)?;
-        Some(Answer::Handle(request))
+        let now = clock.now();
+        let request = self.work.take(worker, now, &self.ledger)?;
+        Some(Answer::Handle { request, at_us: micros(now.since_start()) })
     }
 
     fn write(&mut self, worker: u32, write: super::ledger::Write) -> Answer {

@@ -102,6 +102,9 @@ fn command(
     if manners.careless {
         command.arg("--careless");
     }
+    if manners.greedy {
+        command.arg("--greedy");
+    }
     if let Some(url) = &context.url {
         command.env("COORDINATOR_URL", url).env_remove("USE_REDIS");
     }

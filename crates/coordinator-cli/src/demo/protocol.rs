@@ -13,8 +13,12 @@ pub(crate) enum Ask {
     Hello { id: u32, pid: u32 },
     /// A request to handle; answered when there is one, or when all is over.
     Next,
-    /// The lock of a request was held by others for too long: somebody else, later.
+    /// The lock of a request was held by others, or a limit was full, for too long: somebody
+    /// else, later.
     PutBack { number: u64 },
+    /// A request was let in by the limits, after `from_us` by the parent's clock and so many
+    /// denials.
+    Admitted { number: u64, client: String, path: String, from_us: u64, denials: u64 },
     /// The value of a client's account, to write a new one. `waited_us` is how long the lock took.
     Read { client: String, stamp: Stamp, waited_us: u64 },
     /// A new value for a client's account.
@@ -26,8 +30,8 @@ pub(crate) enum Ask {
 /// What the parent answers.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// Handle this.
-    Handle(Request),
+    /// Handle this; handed out at `at_us` by the parent's clock.
+    Handle { request: Request, at_us: u64 },
     /// There is nothing more to do.
     Over,
     /// The value of the account.
@@ -63,10 +67,14 @@ mod tests {
 
     #[test]
     fn a_frame_is_one_line_whatever_is_in_it() {
-        let request = Request { number: 1, client: "a\nb\"\u{0}".to_owned() };
-        let line = encode(7, &Answer::Handle(request.clone()));
+        let (client, path) = ("a\nb\"\u{0}".to_owned(), "/\u{2028}\r\n".to_owned());
+        let handle = || Answer::Handle {
+            request: Request { number: 1, client: client.clone(), path: path.clone() },
+            at_us: 5,
+        };
+        let line = encode(7, &handle());
         assert_eq!(line.matches('\n').count(), 1);
         let frame: Frame<Answer> = serde_json::from_str(&line).unwrap();
-        assert_eq!((frame.id, frame.body), (7, Answer::Handle(request)));
+        assert_eq!((frame.id, frame.body), (7, handle()));
     }
 }

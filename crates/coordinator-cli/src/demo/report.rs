@@ -11,6 +11,8 @@ pub(crate) struct Summary {
     requests: u64,
     handled: u64,
     duplicates: u64,
+    over_admitted: u64,
+    limited: u64,
     stale_writes_accepted: u64,
     stale_writes_refused: u64,
     wrong_accounts: u64,
@@ -21,6 +23,8 @@ pub(crate) struct Summary {
     ok: bool,
     #[serde(skip)]
     invented: u64,
+    #[serde(skip)]
+    unadmitted: u64,
     #[serde(skip)]
     apart: bool,
 }
@@ -35,12 +39,14 @@ fn holders_were_kept_apart(refused: u64, handled: u64, disturbances: u64) -> boo
 impl Summary {
     /// `undisturbed` is whether the run came to its own end.
     pub(crate) fn new(tally: Tally, instances: u32, took: Duration, undisturbed: bool) -> Self {
-        let Tally { requests, findings, refused, workers_lost, reassigned } = tally;
+        let Tally { requests, findings, refused, limited, workers_lost, reassigned } = tally;
         let apart = holders_were_kept_apart(refused, findings.handled, workers_lost + reassigned);
         Self {
             requests,
             handled: findings.handled,
             duplicates: findings.duplicates,
+            over_admitted: findings.over_admitted,
+            limited,
             stale_writes_accepted: findings.stale_writes_accepted,
             stale_writes_refused: refused,
             wrong_accounts: findings.wrong_accounts,
@@ -51,6 +57,7 @@ impl Summary {
             ok: undisturbed && apart && requests > 0 && findings.is_clean(),
             apart,
             invented: findings.invented,
+            unadmitted: findings.unadmitted,
         }
     }
 
@@ -85,7 +92,7 @@ impl Summary {
         text
     }
 
-    fn checks(&self) -> [(bool, String); 5] {
+    fn checks(&self) -> [(bool, String); 6] {
         let (handled, requests) = (self.handled, self.requests);
         [
             (
@@ -93,6 +100,14 @@ impl Summary {
                 format!("every request was handled: {handled} of {requests}"),
             ),
             (self.duplicates == 0, format!("no request was written twice: {}", self.duplicates)),
+            (
+                self.over_admitted == 0 && self.unadmitted == 0,
+                format!(
+                    "no window let in more than its limit: {} over, {} past the limits, {} times \
+                     one was full",
+                    self.over_admitted, self.unadmitted, self.limited
+                ),
+            ),
             (
                 self.stale_writes_accepted == 0,
                 format!(
@@ -121,13 +136,14 @@ impl Summary {
 /// The workers.
 pub(crate) fn table(rows: &[Row]) -> String {
     output::table(
-        &["WORKER", "PID", "HANDLED", "WAITED", "REFUSED", "STATE"],
+        &["WORKER", "PID", "HANDLED", "WAITED", "LIMITED", "REFUSED", "STATE"],
         rows.iter().map(|row| {
             vec![
                 row.id.to_string(),
                 row.pid.to_string(),
                 row.handled.to_string(),
                 waited(row),
+                row.limited.to_string(),
                 row.refused.to_string(),
                 row.state.text().to_owned(),
             ]

@@ -1,19 +1,22 @@
 //! The requests of a demo: the lines of an access log, or generated ones.
 //!
-//! What a request asks for is not looked at yet; whose it is, is.
+//! What a line says beside whose request it is, and for what, is not looked at.
 
-use crate::failure::Failure;
+use crate::{access_log, failure::Failure};
 use coordinator::clock::Instant;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The client of a line that cannot be read.
+/// The client, or the path, of a line that cannot be read.
 const NOBODY: &str = "-";
 /// The longest client that is believed: host names end at 253 bytes.
 const CLIENT_MAX_BYTES: usize = 253;
-/// How many clients there are among generated requests.
+/// How much of a path tells it from others: limits take names of up to 512 bytes.
+const PATH_MAX_BYTES: usize = 400;
+/// How many clients and paths there are among generated requests.
 const CLIENTS: u32 = 48;
+const PATHS: u32 = 24;
 
 /// One piece of work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) number: u64,
     /// Whose request it is.
     pub(crate) client: String,
+    /// What is asked for.
+    pub(crate) path: String,
 }
 
 /// Reads every request of a log in the combined format. A line that is not in that format is a
@@ -41,8 +46,10 @@ fn parse_log(bytes: &[u8]) -> Vec<Request> {
             if line.is_empty() {
                 return None;
             }
-            let client = client_of(&String::from_utf8_lossy(line)).to_owned();
-            Some(Request { number, client })
+            let line = String::from_utf8_lossy(line);
+            let path = access_log::path_of(&line).unwrap_or(NOBODY);
+            let path = path[..path.floor_char_boundary(PATH_MAX_BYTES)].to_owned();
+            Some(Request { number, client: client_of(&line).to_owned(), path })
         })
         .collect()
 }
@@ -57,25 +64,43 @@ fn client_of(line: &str) -> &str {
     client
 }
 
-/// Makes requests up until a moment: some clients ask far more often than others.
+/// Makes requests up until a moment: some clients ask far more often than others, and some paths
+/// are asked for far more often.
 #[derive(Debug)]
 pub(crate) struct Generator {
     until: Instant,
     next: u64,
-    /// How likely each client is, summed up.
+    clients: Skewed,
+    paths: Skewed,
+}
+
+/// Picks one of many, the first far more often than the last.
+#[derive(Debug)]
+struct Skewed {
+    /// How likely each is, summed up.
     weights: Vec<f64>,
+}
+
+impl Skewed {
+    fn new(many: u32) -> Self {
+        let mut sum = 0.0;
+        let weights = (0..many).map(|place| {
+            sum += 1.0 / f64::from(place + 4);
+            sum
+        });
+        Self { weights: weights.collect() }
+    }
+
+    fn pick(&self) -> usize {
+        let most = self.weights.last().copied().unwrap_or_default();
+        let point = rand::rng().random_range(0.0..most);
+        self.weights.partition_point(|weight| *weight <= point)
+    }
 }
 
 impl Generator {
     pub(crate) fn new(until: Instant) -> Self {
-        let mut sum = 0.0;
-        let weights = (0..CLIENTS)
-            .map(|client| {
-                sum += 1.0 / f64::from(client + 4);
-                sum
-            })
-            .collect();
-        Self { until, next: 1, weights }
+        Self { until, next: 1, clients: Skewed::new(CLIENTS), paths: Skewed::new(PATHS) }
     }
 
     pub(crate) fn is_over(&self, now: Instant) -> bool {
@@ -87,12 +112,11 @@ impl Generator {
         if self.is_over(now) {
             return None;
         }
-        let most = self.weights.last().copied().unwrap_or_default();
-        let point = rand::rng().random_range(0.0..most);
-        let client = self.weights.partition_point(|weight| *weight <= point);
         let number = self.next;
         self.next += 1;
-        Some(Request { number, client: format!("10.0.0.{}", client + 1) })
+        let client = format!("10.0.0.{}", self.clients.pick() + 1);
+        let path = format!("/page/{}", self.paths.pick() + 1);
+        Some(Request { number, client, path })
     }
 }
 
@@ -111,6 +135,8 @@ mod tests {
             requests.iter().map(|request| (request.number, request.client.as_str())).collect();
         let known = "83.149.9.216";
         assert_eq!(seen, [(1, known), (3, "-"), (5, known), (6, "-"), (7, known)]);
+        let paths: Vec<_> = requests.iter().map(|request| request.path.as_str()).collect();
+        assert_eq!(paths, ["/", "-", "/", "-", "/"]);
         assert!(parse_log(b"").is_empty());
         assert!(parse_log(b"\n").is_empty());
     }
@@ -123,6 +149,13 @@ mod tests {
         assert_eq!(requests.len(), 2);
         assert_eq!(requests[0].client, "83.149.9.216");
         assert_eq!(requests[1].client, "-");
+    }
+
+    #[test]
+    fn a_path_is_no_longer_than_a_limit_takes() {
+        let log = LINE.replace("GET /", &format!("GET /{}", "☃".repeat(1000)));
+        let path = parse_log(log.as_bytes())[0].path.clone();
+        assert_eq!(path, format!("/{}", "☃".repeat(133)));
     }
 
     #[test]
@@ -146,11 +179,15 @@ mod tests {
         let end = Instant::from_start(Duration::from_secs(1));
         let mut generator = Generator::new(end);
         let mut clients: HashMap<String, u64> = HashMap::new();
+        let mut paths: HashMap<String, u64> = HashMap::new();
         for number in 1..=20_000 {
             let request = generator.next(Instant::from_start(Duration::ZERO)).expect("it goes on");
             assert_eq!(request.number, number);
             *clients.entry(request.client).or_default() += 1;
+            *paths.entry(request.path).or_default() += 1;
         }
+        assert_eq!(paths.len(), 24);
+        assert!(paths["/page/1"] > 3 * paths["/page/20"]);
         assert_eq!(clients.len(), 48);
         assert!(clients["10.0.0.1"] > 3 * clients["10.0.0.40"]);
         assert_eq!(generator.next(end), None);

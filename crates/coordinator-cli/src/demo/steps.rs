@@ -3,6 +3,7 @@
 use super::{
     desk::{Desk, Gone},
     ledger::{Stamp, Write},
+    limits::{Limits, micros},
     protocol::{Answer, Ask},
     requests::Request,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Manners {
     /// Whether it goes on without noticing that it lost the lock: then the fence alone keeps its
     /// late writes out.
     pub(crate) careless: bool,
+    /// Whether it takes far more of the limits than is allowed.
+    pub(crate) greedy: bool,
 }
 
 /// What handling a request came to.
@@ -49,6 +52,7 @@ pub(crate) enum Handled {
 pub(crate) struct Hands {
     pub(crate) desk: Desk,
     pub(crate) locks: Locks,
+    pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) manners: Manners,
 }
@@ -88,7 +92,7 @@ impl Hands {
         let read = Ask::Read {
             client: request.client.clone(),
             stamp: stamp.clone(),
-            waited_us: u64::try_from(waited.as_micros()).unwrap_or(u64::MAX),
+            waited_us: micros(waited),
         };
         let Answer::Value(value) = self.desk.ask(read).await? else {
             return Ok(Handled::Stale);

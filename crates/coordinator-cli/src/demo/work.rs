@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn work(numbers: &[u64]) -> Work {
-        let request = |&number| Request { number, client: "c".to_owned() };
+        let request = |&number| Request { number, client: "c".to_owned(), path: "/".to_owned() };
         Work::listed(numbers.iter().map(request).collect())
     }
 

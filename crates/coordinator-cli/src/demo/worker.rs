@@ -2,6 +2,7 @@
 
 use super::{
     desk::Gone,
+    limits::{Admission, Handed},
     protocol::{Answer, Ask},
     requests::Request,
     steps::{Handled, Hands},
@@ -79,8 +80,9 @@ pub(crate) async fn run(hands: Hands) -> Result<(), Gone> {
 }
 
 async fn slot(hands: Hands) -> Result<(), Gone> {
-    while let Answer::Handle(request) = hands.desk.ask(Ask::Next).await? {
-        if let Err(failure) = see_to(&hands, &request).await? {
+    while let Answer::Handle { request, at_us } = hands.desk.ask(Ask::Next).await? {
+        let handed = Handed { at_us, received: hands.clock.now() };
+        if let Err(failure) = see_to(&hands, &request, handed).await? {
             let Failure { exit, message } = failure;
             hands.desk.ask(Ask::GiveUp { exit, message }).await?;
             return Ok(());
@@ -90,10 +92,29 @@ async fn slot(hands: Hands) -> Result<(), Gone> {
 }
 
 /// Handles a request, or puts it back.
-async fn see_to(hands: &Hands, request: &Request) -> Result<Result<(), Failure>, Gone> {
+async fn see_to(
+    hands: &Hands,
+    request: &Request,
+    handed: Handed,
+) -> Result<Result<(), Failure>, Gone> {
+    let number = request.number;
     let mut trouble = Trouble::none();
     loop {
-        let number = request.number;
+        match hands.admit(request, handed).await? {
+            Admission::Granted => break,
+            Admission::Full => {
+                hands.desk.ask(Ask::PutBack { number }).await?;
+                return Ok(Ok(()));
+            }
+            Admission::Failed(error) => {
+                if let Err(failure) = trouble.bear(&*hands.clock, error).await {
+                    return Ok(Err(failure));
+                }
+            }
+        }
+    }
+    trouble = Trouble::none();
+    loop {
         match hands.handle(request).await? {
             Handled::Done => return Ok(Ok(())),
             Handled::Busy => {

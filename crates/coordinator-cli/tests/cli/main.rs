@@ -2,9 +2,11 @@
 
 mod health;
 mod hold;
+mod limit;
 mod log;
 mod owners;
 mod queue;
+mod replay;
 mod run;
 mod support;
 mod usage;

@@ -109,10 +109,16 @@ async fn the_prefix_separates() {
 
 #[tokio::test]
 async fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 11] = [
+    let verbs: [&[&str]; 17] = [
         &[],
         &["demo"],
         &["health"],
+        &["limit", "check"],
+        &["limit", "peek"],
+        &["limit", "reset"],
+        &["limit", "violations"],
+        &["limit", "top"],
+        &["limit", "replay"],
         &["lock", "run"],
         &["lock", "acquire"],
         &["lock", "renew"],
@@ -131,7 +137,9 @@ async fn every_verb_explains_itself_with_an_example() {
     assert_eq!(version.stdout.trim(), concat!("coordinator ", env!("CARGO_PKG_VERSION")));
     for shell in ["bash", "zsh", "fish"] {
         let script = done(binary(&["completions", shell])).await.exits(0);
-        assert!(script.stdout.contains("acquire"), "{shell}");
+        for word in ["acquire", "violations", "ip+path"] {
+            assert!(script.stdout.contains(word), "{shell}: {word}");
+        }
     }
     done(binary(&["completions", "cobol"])).await.exits(2).complains("cobol");
 }

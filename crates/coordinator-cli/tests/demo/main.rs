@@ -30,10 +30,12 @@ async fn its_document_has_the_keys_that_callers_rely_on() {
     assert_eq!(document["instances"], 2);
     assert_eq!(document["duplicates"], 0);
     assert_eq!(document["stale_writes_accepted"], 0);
+    assert_eq!(document["over_admitted"], 0);
+    assert!(document["limited"].is_u64(), "{document}");
     assert_eq!(document["handled"], document["requests"]);
     assert!(document["requests"].as_u64().is_some_and(|it| it > 100), "{document}");
     assert!(document["seconds"].as_f64().is_some_and(|it| it >= 1.0), "{document}");
-    for later in ["over_admitted", "events_published", "cache_hit_rate"] {
+    for later in ["events_published", "cache_hit_rate"] {
         assert!(document.get(later).is_none(), "{later} is of a part that is not there");
     }
 }
@@ -54,11 +56,42 @@ async fn in_one_process_over_redis_every_line_is_handled_once() {
     files.check();
 }
 
+/// Runs 1000 requests for one path in this process alone.
+async fn at_one_path(manners: &[&str]) -> (Option<i32>, Value) {
+    let files = Files::with_paths(1000, 97, 1);
+    let mut command = coordinator();
+    command.args(["demo", "--json", "--log"]).arg(files.log()).args(manners);
+    let (code, text, said) = output(&mut command).await;
+    assert_eq!(said, "");
+    (code, json(&text))
+}
+
+#[tokio::test]
+async fn limits_that_are_felt_are_kept() {
+    let (code, document) = at_one_path(&[]).await;
+    assert_eq!(code, Some(0), "{document}");
+    assert_eq!(document["handled"], 1000, "{document}");
+    assert_eq!(document["over_admitted"], 0, "{document}");
+    assert!(document["limited"].as_u64() > Some(0), "the limits were not felt: {document}");
+    // 100 in every 250 ms.
+    assert!(document["seconds"].as_f64() >= Some(2.25), "{document}");
+}
+
+#[tokio::test]
+async fn planted_workers_that_take_more_than_is_allowed_are_found() {
+    let (code, document) = at_one_path(&["--greedy"]).await;
+    assert_eq!(code, Some(1), "{document}");
+    assert_eq!(document["ok"], false, "{document}");
+    assert_eq!(document["handled"], 1000, "{document}");
+    assert!(document["over_admitted"].as_u64() > Some(0), "{document}");
+}
+
 #[tokio::test]
 async fn two_killed_workers_lose_no_line_and_write_none_twice() {
     let server = RedisServer::start().await.unwrap();
-    let files = Files::new(2000, 97);
-    let run = Run::start(&server, &files, &["--work", "5ms"]).await;
+    let files = Files::with_paths(2000, 97, 3);
+    // Long work: a worker that is killed has something in hand, however busy the machine is.
+    let run = Run::start(&server, &files, &["--work", "20ms"]).await;
     files.wait_for_all_workers().await;
     run.signal(0, Signal::KILL);
     files.wait_for(files.written() + 100).await;
@@ -70,6 +103,7 @@ async fn two_killed_workers_lose_no_line_and_write_none_twice() {
     assert_eq!(document["workers_lost"], 2, "{document}");
     assert_eq!(document["handled"], 2000, "{document}");
     assert!(document["reassigned"].as_u64() > Some(0), "{document}");
+    assert_eq!(document["over_admitted"], 0, "{document}");
     files.check();
 }
 
@@ -198,7 +232,7 @@ async fn the_help_tells_of_what_users_need() {
     let (code, text, _) = output(coordinator().args(["demo", "--help"])).await;
     assert_eq!(code, Some(0));
     assert!(text.contains("--processes") && text.contains("Examples:"), "{text}");
-    for hidden in ["--worker", "--careless", "--work "] {
+    for hidden in ["--worker", "--careless", "--greedy", "--work "] {
         assert!(!text.contains(hidden), "{hidden}: {text}");
     }
 }

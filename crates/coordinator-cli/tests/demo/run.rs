@@ -46,14 +46,19 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// Each line asks for another path.
     pub(crate) fn new(lines: usize, clients: usize) -> Self {
+        Self::with_paths(lines, clients, lines)
+    }
+
+    pub(crate) fn with_paths(lines: usize, clients: usize, paths: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut log = String::new();
         for line in 0..lines {
-            let client = client_of(line + 1, clients);
+            let (client, path) = (client_of(line + 1, clients), line % paths);
             let _ = writeln!(
                 log,
-                r#"10.0.{client}.1 - - [17/May/2015:10:05:03 +0000] "GET /{line} HTTP/1.1" 200 7"#
+                r#"10.0.{client}.1 - - [17/May/2015:10:05:03 +0000] "GET /{path} HTTP/1.1" 200 7"#
             );
         }
         std::fs::write(folder.path().join("access.log"), log).expect("a log");

@@ -9,7 +9,7 @@ use coordinator::clock::ManualClock;
 use futures::FutureExt as _;
 
 fn parent(requests: u64) -> Parent {
-    let request = |number| Request { number, client: "c".to_owned() };
+    let request = |number| Request { number, client: "c".to_owned(), path: "/".to_owned() };
     let work = Work::listed((1..=requests).map(request).collect());
     let clock = Arc::new(ManualClock::new());
     let parent = Parent::new(clock, work, Ledger::new(fenced, None), 2);
@@ -19,7 +19,7 @@ fn parent(requests: u64) -> Parent {
 
 fn taken(parent: &Parent, worker: u32) -> Option<u64> {
     match parent.next(worker).now_or_never()? {
-        Answer::Handle(request) => Some(request.number),
+        Answer::Handle { request, .. } => Some(request.number),
         answer => panic!("{answer:?}"),
     }
 }
@@ -42,7 +42,7 @@ async fn a_worker_waits_for_what_another_gives_back() {
     tokio::pin!(waiting);
     assert!(waiting.as_mut().now_or_never().is_none());
     parent.farewell(1);
-    assert!(matches!(waiting.await, Answer::Handle(request) if request.number == 1));
+    assert!(matches!(waiting.await, Answer::Handle { request, .. } if request.number == 1));
     let tally = parent.tally();
     assert_eq!((tally.workers_lost, tally.reassigned), (1, 1));
 }
@@ -53,6 +53,11 @@ async fn it_is_over_when_all_is_written() {
     assert_eq!(taken(&parent, 1), Some(1));
     assert_eq!(taken(&parent, 2), Some(2));
     assert_eq!(taken(&parent, 1), None);
+    for number in [1, 2] {
+        let (client, path) = ("c".to_owned(), "/".to_owned());
+        let admitted = Ask::Admitted { number, client, path, from_us: 0, denials: 3 };
+        assert_eq!(parent.note(1, admitted), Answer::Noted);
+    }
     assert_eq!(write(&parent, 1, 1), Answer::Accepted);
     assert!(parent.over().now_or_never().is_none());
     assert_eq!(write(&parent, 2, 2), Answer::Accepted);
@@ -60,6 +65,7 @@ async fn it_is_over_when_all_is_written() {
     assert_eq!(parent.next(1).await, Answer::Over);
     parent.farewell(1);
     assert!(matches!(parent.take_end(), Some(End::Complete)));
+    assert_eq!(parent.tally().limited, 6);
     assert!(parent.tally().findings.is_clean());
     assert_eq!(parent.tally().workers_lost, 0);
 }
