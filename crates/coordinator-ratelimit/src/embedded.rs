@@ -66,6 +66,10 @@ struct Looked {
     now: i64,
     /// It was moved back, and must be kept.
     moved: bool,
+    /// Until which ms it was to be kept; none for one that was not there.
+    until: Option<i64>,
+    /// What it was before it was looked at, where looking changes it.
+    before: Option<Counter>,
 }
 
 /// Values that end at a ms of the wall clock, as the keys of a server.
@@ -96,6 +100,16 @@ impl<T> Expiring<T> {
             self.sweep_at = (self.entries.len() * 2).max(1024);
         }
         self.entries.insert(key.to_owned(), (value, t / 1000 + ttl_ms));
+    }
+
+    /// Takes a value out, with the ms at which it ends.
+    fn take(&mut self, key: &str, t: i64) -> Option<(T, i64)> {
+        self.entries.remove(key).filter(|(_, until)| t / 1000 <= *until)
+    }
+
+    /// Puts it back.
+    fn put_back(&mut self, key: String, value: T, until: i64) {
+        self.entries.insert(key, (value, until));
     }
 
     /// Changes a value and keeps the time at which it ends.
@@ -170,16 +184,7 @@ impl Embedded {
         let mut standings = Vec::with_capacity(call.asks.len());
         for (ask, (mut limit, takes)) in call.asks.iter().zip(looked) {
             let taken = if fits { takes } else { 0 };
-            let key = state_key(&ask.place);
-            if taken > 0 {
-                let ttl = limit.take(taken, &ask.terms);
-                if let Some(ttl) = ttl {
-                    state.limits.put(&key, limit.counter.clone(), t, ttl);
-                } else {
-                    let counter = limit.counter.clone();
-                    state.limits.change(&key, |kept| *kept = counter);
-                }
-            }
+            let ttl = if taken > 0 { limit.take(taken, &ask.terms) } else { None };
             let used = limit.used;
             if takes == 0
                 && let Some(unasked) = ask.unasked
@@ -197,6 +202,7 @@ impl Embedded {
                 reset_us,
                 receipt: limit.counter.receipt(),
             });
+            state.keep(&ask.place, limit, ttl, t);
         }
         if fits && let Some((name, ttl)) = once {
             let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
@@ -278,9 +284,9 @@ impl Embedded {
         }
         let mut limit = state.look(&back.place, &back.terms, t);
         let given = limit.give_back(back.amount, back.receipt, &back.terms);
+        let ttl = (given > 0).then(|| limit.ttl(&back.terms));
+        state.keep(&back.place, limit, ttl, t);
         if given > 0 {
-            let ttl = limit.ttl(&back.terms);
-            state.limits.put(&state_key(&back.place), limit.counter, t, ttl);
             let span = signed(back.terms.span_us);
             state.returned.put(&mark, given, t, ttl_ms(span + span / 8 + 1));
             if let Some(once) = &back.once {
@@ -300,12 +306,12 @@ impl Embedded {
         }
         let mut limit = state.look(place, terms, t);
         let used = limit.used;
-        if used == 0 && !matches!(limit.counter, Counter::Log(_)) {
-            return 0;
+        let changes = used > 0 || matches!(limit.counter, Counter::Log(_));
+        if changes {
+            limit.reset();
         }
-        limit.reset();
-        let ttl = limit.ttl(terms);
-        state.limits.put(&key, limit.counter, t, ttl);
+        let ttl = changes.then(|| limit.ttl(terms));
+        state.keep(place, limit, ttl, t);
         used
     }
 
@@ -340,27 +346,47 @@ impl State {
         self.epochs.get(&(series.shard, series.name())).copied().unwrap_or(0)
     }
 
-    /// A limit as it stands now. One that is far ahead of the clock is moved back, for good.
+    /// A limit as it stands now, taken out: [`keep`](Self::keep) puts it back. One that is far
+    /// ahead of the clock was moved back, for good.
     fn look(&mut self, place: &Place, terms: &Terms, t: i64) -> Looked {
-        let key = state_key(place);
-        let counter = self.limits.get(&key, t).cloned();
-        let looked = Looked::of(counter, terms, t, false);
+        let (counter, until) = self.limits.take(&state_key(place), t).unzip();
+        let mut looked = Looked::of(counter, terms, t, false);
         if looked.moved {
-            let ttl = looked.ttl(terms);
-            self.limits.put(&key, looked.counter.clone(), t, ttl);
+            looked.before = None;
         }
+        looked.until = if looked.moved { Some(t / 1000 + looked.ttl(terms)) } else { until };
         looked
+    }
+
+    /// Keeps a limit for so many ms from now on, or as long as it was to be kept.
+    fn keep(&mut self, place: &Place, limit: Looked, ttl: Option<i64>, t: i64) {
+        let key = state_key(place);
+        match (ttl, limit.until) {
+            (Some(ttl), _) => self.limits.put(&key, limit.counter, t, ttl),
+            (None, Some(until)) => self.limits.put_back(key, limit.unlooked(), until),
+            // It was not there, and nothing was taken.
+            (None, None) => {}
+        }
     }
 }
 
 impl Looked {
     fn of(counter: Option<Counter>, terms: &Terms, t: i64, peeks: bool) -> Self {
         let span = signed(terms.span_us);
-        match terms.kind {
+        // A log may be long, and is not changed by a look.
+        let before =
+            counter.as_ref().filter(|counter| !matches!(counter, Counter::Log(_))).cloned();
+        let looked = match terms.kind {
             Kind::Gcra => Gcra::look(counter, terms, t, peeks),
             Kind::Fixed => Fixed::look(counter, span, t, peeks),
             Kind::Log | Kind::Slots => Log::look(counter, terms, t, peeks),
-        }
+        };
+        Self { before, ..looked }
+    }
+
+    /// What it was before the look.
+    fn unlooked(self) -> Counter {
+        self.before.unwrap_or(self.counter)
     }
 
     /// Takes; for how many ms it is kept from now on, where that changes.
@@ -457,9 +483,14 @@ impl Backend for Embedded {
                 let (used, retry_us) = slots.seen(ask.terms.limit, t);
                 return Seen { denials, used, retry_us, reset_us: 0 };
             }
-            let limit = Looked::of(state.limits.get(&key, t).cloned(), &ask.terms, t, true);
+            let (counter, until) = state.limits.take(&key, t).unzip();
+            let limit = Looked::of(counter, &ask.terms, t, true);
             let (retry_us, reset_us) = limit.rate(ask.cost, &ask.terms);
-            Seen { denials, used: limit.used, retry_us, reset_us }
+            let seen = Seen { denials, used: limit.used, retry_us, reset_us };
+            if let Some(until) = until {
+                state.limits.put_back(key, limit.unlooked(), until);
+            }
+            seen
         });
         Box::pin(ready(Ok(seen.collect())))
     }

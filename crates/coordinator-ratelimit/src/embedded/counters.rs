@@ -21,7 +21,15 @@ impl Gcra {
         let parts = signed(terms.step);
         let Some(Counter::Gcra(mut gcra)) = counter else {
             let counter = Counter::Gcra(Self { us: t, part: 0, parts, clock: 0, back: 0 });
-            return Looked { counter, used: 0, at: t, now: t, moved: false };
+            return Looked {
+                counter,
+                used: 0,
+                at: t,
+                now: t,
+                moved: false,
+                until: None,
+                before: None,
+            };
         };
         if gcra.parts != parts {
             gcra.us += i64::from(gcra.part > 0);
@@ -46,7 +54,7 @@ impl Gcra {
         let span = i128::from(terms.span_us);
         let used = left.div_euclid(span) + i128::from(left.rem_euclid(span) > 0);
         let used = u64::try_from(used).unwrap_or(u64::MAX);
-        Looked { counter: Counter::Gcra(gcra), used, at, now, moved }
+        Looked { counter: Counter::Gcra(gcra), used, at, now, moved, until: None, before: None }
     }
 
     fn in_parts(&self) -> i128 {
@@ -131,7 +139,15 @@ impl Fixed {
         let Some(Counter::Fixed(mut fixed)) = counter else {
             let counter =
                 Counter::Fixed(Self { start: begun(t), used: 0, clock: 0, era: 0, number: 0 });
-            return Looked { counter, used: 0, at: t, now: t, moved: false };
+            return Looked {
+                counter,
+                used: 0,
+                at: t,
+                now: t,
+                moved: false,
+                until: None,
+                before: None,
+            };
         };
         let ahead = fixed.clock - t;
         let (mut at, mut moved) = (t, false);
@@ -146,7 +162,15 @@ impl Fixed {
         if begun(now) != fixed.start {
             (fixed.start, fixed.used) = (begun(now), 0);
         }
-        Looked { used: fixed.used, counter: Counter::Fixed(fixed), at, now, moved }
+        Looked {
+            used: fixed.used,
+            counter: Counter::Fixed(fixed),
+            at,
+            now,
+            moved,
+            until: None,
+            before: None,
+        }
     }
 
     pub(super) fn take(&mut self, cost: u64, now: i64) {

@@ -24,13 +24,24 @@ pub(super) struct Log {
     /// Changes where times do.
     era: u64,
     entries: VecDeque<Entry>,
+    /// As it was last looked at: how many entries had left the window, and the baseline then.
+    left: usize,
+    baseline: u64,
 }
 
 impl Log {
     pub(super) fn look(counter: Option<Counter>, terms: &Terms, t: i64, peeks: bool) -> Looked {
         let Some(Counter::Log(mut log)) = counter else {
             let counter = Counter::Log(Self::default());
-            return Looked { counter, used: 0, at: t, now: t, moved: false };
+            return Looked {
+                counter,
+                used: 0,
+                at: t,
+                now: t,
+                moved: false,
+                until: None,
+                before: None,
+            };
         };
         let ahead = log.clock - t;
         let (mut at, mut moved) = (t, false);
@@ -45,15 +56,30 @@ impl Log {
         }
         let now = if log.clock >= at { log.clock + 1 } else { at };
         let cut = now - signed(terms.span_us);
-        while let Some(entry) = log.entries.front().filter(|entry| entry.at <= cut) {
-            log.base = entry.total;
-            log.entries.pop_front();
+        log.left = log.entries.partition_point(|entry| entry.at <= cut);
+        log.baseline = match log.left.checked_sub(1) {
+            Some(newest) => log.entries[newest].total,
+            None => log.base,
+        };
+        Looked {
+            used: log.used(),
+            counter: Counter::Log(log),
+            at,
+            now,
+            moved,
+            until: None,
+            before: None,
         }
-        Looked { used: log.used(), counter: Counter::Log(log), at, now, moved }
     }
 
     fn used(&self) -> u64 {
-        self.total - self.base
+        self.total - self.baseline
+    }
+
+    /// Forgets what has left the window.
+    fn trim(&mut self) {
+        self.entries.drain(..self.left);
+        (self.base, self.left) = (self.baseline, 0);
     }
 
     /// Admits; whether the log must be kept for longer.
@@ -62,6 +88,7 @@ impl Log {
         let fresh = self.clock == 0;
         let merges =
             step > 0 && self.used() > 0 && self.last.div_euclid(step) == now.div_euclid(step);
+        self.trim();
         if merges {
             self.entries.pop_back();
         }
@@ -79,7 +106,7 @@ impl Log {
         let reset = if self.used() > 0 { self.last + span - at } else { 0 };
         // The first entry without which it fits.
         let need = (self.total + cost).saturating_sub(terms.limit);
-        if need <= self.base || cost > terms.limit {
+        if need <= self.baseline || cost > terms.limit {
             return (0, reset);
         }
         let first = self.entries.partition_point(|entry| entry.total < need);
@@ -105,6 +132,8 @@ impl Log {
         if self.entries.len() - rank > TAIL || found.at != at && !merged {
             return 0;
         }
+        let rank = rank - self.left;
+        self.trim();
         let less = if rank == 0 { self.base } else { self.entries[rank - 1].total };
         let given = amount.min(found.total - less);
         self.entries.iter_mut().skip(rank).for_each(|entry| entry.total -= given);
@@ -117,7 +146,7 @@ impl Log {
     }
 
     pub(super) fn reset(&mut self) {
-        self.base = self.total;
+        (self.base, self.baseline, self.left) = (self.total, self.total, 0);
         self.last = 0;
         self.entries.clear();
         self.era += 1;

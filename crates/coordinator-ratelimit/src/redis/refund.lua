@@ -44,7 +44,7 @@ elseif ARGV[1] == 'g' then
 else
   local look, _, put = fixed()
   local used, _, now, start, known, number = look(KEYS[1], t, span)
-  if start ~= at or era ~= known then
+  if used == 0 or start ~= at or era ~= known then
     return {0}
   end
   given = math.min(amount, used)
