@@ -48,7 +48,9 @@ impl Told {
     fn window_left(&self) -> Option<u64> {
         let decision = &self.decision;
         let next = decision.retry_after.filter(|retry| !retry.is_zero());
-        Some(ceil(next.unwrap_or(decision.reset_after))).filter(|seconds| *seconds > 0)
+        // Admissions of one microsecond are told apart, so that all can be free one later.
+        let all = decision.reset_after.min(self.window);
+        Some(ceil(next.unwrap_or(all))).filter(|seconds| *seconds > 0)
     }
 
     fn policy(&self, list: &mut String) {
