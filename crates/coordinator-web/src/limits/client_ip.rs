@@ -26,7 +26,8 @@ pub struct PeerAddr(pub SocketAddr);
 /// IPv6 addresses count by their prefix of 56 bits, since one client has that many; IPv4 addresses
 /// written as IPv6 count as IPv4.
 ///
-/// Behind a proxy everybody has the proxy's address: [`with_trusted_hops`](Self::with_trusted_hops).
+/// Behind a proxy everybody has the proxy's address, and
+/// [`with_trusted_hops`](Self::with_trusted_hops) is needed.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientIp {
     hops: usize,

@@ -76,8 +76,8 @@ impl LimitLayer {
     }
 
     /// Whose limits these are, such as a company's: they are in one place and are asked in one
-    /// round trip. Without a tenant several limits are asked one after the other, and what was
-    /// taken is given back if a later one denies.
+    /// round trip. Without a tenant, or of a request without its key, several limits are asked one
+    /// after the other, and what was taken is given back if a later one denies.
     ///
     /// The subjects of different tenants are different subjects: whoever can choose a tenant has
     /// as many limits as they like.
