@@ -15,9 +15,13 @@ use tower::ServiceExt as _;
 const LONG: Duration = Duration::from_mins(1);
 
 async fn connect(server: &RedisServer) -> Coordinator {
+    connect_for(server, Duration::from_millis(200)).await
+}
+
+async fn connect_for(server: &RedisServer, timeout: Duration) -> Coordinator {
     let config = Config::from_url(&server.url()).expect("a URL");
     let config = config.with_prefix(&fresh_prefix()).expect("a prefix");
-    let config = config.with_command_timeout(Duration::from_millis(200));
+    let config = config.with_command_timeout(timeout);
     Coordinator::with_config(config).await.expect("a server")
 }
 
@@ -122,7 +126,7 @@ async fn a_server_that_is_silent_is_no_quota() {
 #[tokio::test]
 async fn a_refund_that_nobody_answers_does_not_keep_the_client_waiting() {
     let server = RedisServer::start().await.unwrap();
-    let coordinator = connect(&server).await;
+    let coordinator = connect_for(&server, 2 * LONG).await;
     let layer = layer(&coordinator, quota(FailurePolicy::Report)).with_refund_on(|_| true);
     let server = Arc::new(server);
     let stopped = server.clone();
@@ -145,7 +149,9 @@ async fn quotas_are_told_the_same_over_redis() {
     let answer = ask(&app).await;
     assert_eq!(answer.headers()["ratelimit-policy"], r#""a";q=2;w=60,"b";q=9;w=540"#);
     assert_eq!(answer.headers()["ratelimit"], r#""a";r=1;t=60,"b";r=8;t=60"#);
+    let before = server.calls_of("evalsha").await;
     ask(&app).await;
+    assert_eq!(server.calls_of("evalsha").await - before, 1, "both limits in one round trip");
     let denied = ask(&app).await;
     assert_eq!(denied.status(), 429);
     let seconds: u64 = denied.headers()["retry-after"].to_str().unwrap().parse().unwrap();
