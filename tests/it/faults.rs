@@ -4,6 +4,7 @@ mod breaker;
 mod clocks;
 mod deadlock;
 mod failover;
+mod limits;
 mod outage;
 mod queue;
 mod refusals;

@@ -3,6 +3,7 @@
 mod agreement;
 mod faults;
 mod graph;
+mod limits;
 mod locks;
 mod owners;
 mod queue;

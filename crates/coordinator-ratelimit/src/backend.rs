@@ -96,6 +96,7 @@ pub(crate) enum How {
 }
 
 impl How {
+    #[cfg(feature = "redis")]
     pub(crate) fn number(self) -> i64 {
         match self {
             Self::IfItFits => 0,
@@ -129,6 +130,23 @@ pub(crate) struct Call {
     pub(crate) once: Option<(Name, Duration)>,
     /// Whether the epochs in the places are to be checked.
     pub(crate) check_epochs: bool,
+}
+
+impl Call {
+    /// What is remembered of a call with an id, and for how long: the same id with other limits is
+    /// another call. The limits stand in it as the FNV-1a hash of their names without epochs.
+    pub(crate) fn once(&self) -> Option<(u16, String, Duration)> {
+        let ((id, ttl), first) = self.once.as_ref().zip(self.asks.first())?;
+        let limits = self
+            .asks
+            .iter()
+            .map(|ask| format!("{}:{};", ask.place.series().name(), ask.place.subject.encoded()));
+        let limits =
+            limits.collect::<String>().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        Some((first.place.shard, format!("{limits:016x}:{}", id.encoded()), *ttl))
+    }
 }
 
 /// The answer to a call.
@@ -171,9 +189,18 @@ pub(crate) struct Return {
     pub(crate) place: Place,
     pub(crate) terms: Terms,
     pub(crate) amount: u64,
+    /// Different for every admission, so that what is delivered twice is given back once.
     pub(crate) receipt: [u64; 3],
-    /// Different for every refund, so that one that is delivered twice gives back once.
-    pub(crate) mark: Name,
+    /// What is remembered of the call with an id that admitted it: forgotten with it.
+    pub(crate) once: Option<String>,
+}
+
+impl Return {
+    /// What remembers that it was given back.
+    pub(crate) fn mark(&self) -> String {
+        let [first, second, third] = self.receipt;
+        format!("{}:{first}-{second}-{third}", self.place.name())
+    }
 }
 
 /// A slot to take.
@@ -219,6 +246,8 @@ pub(crate) struct Record {
     pub(crate) used: u64,
     pub(crate) cost: u64,
     pub(crate) span_us: u64,
+    /// Whether it is the first in its span.
+    pub(crate) first: bool,
 }
 
 /// Where to read records from.
@@ -226,6 +255,8 @@ pub(crate) struct Record {
 pub(crate) enum From {
     /// Behind this entry.
     After((u64, u64)),
+    /// The newest alone.
+    Newest,
     /// Those not older.
     Ago(Duration),
 }
@@ -267,6 +298,9 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// Forgets what was used; how much that was.
     fn reset<'a>(&'a self, place: &'a Place, terms: &'a Terms) -> BoxFuture<'a, Result<u64>>;
+
+    /// A policy's epoch.
+    fn epoch<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>>;
 
     /// Gives a policy a new epoch.
     fn reset_policy<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>>;

@@ -64,8 +64,8 @@ pub(crate) struct Receipt {
     pub(crate) place: Place,
     pub(crate) terms: Terms,
     pub(crate) numbers: [u64; 3],
-    /// Makes the marks of its refunds.
-    pub(crate) nonce: u64,
+    /// What is remembered of the call, if it had an id.
+    pub(crate) once: Option<Arc<str>>,
 }
 
 impl Decision {
@@ -116,9 +116,14 @@ impl Decision {
             reset_after: Duration::ZERO,
             source: Source::Fallback,
             shadowed: false,
-            taken: 0,
+            taken: if allowed { cost } else { 0 },
             receipt: None,
         }
+    }
+
+    pub(crate) fn with_taken(mut self, taken: u64) -> Self {
+        self.taken = taken;
+        self
     }
 
     pub(crate) fn with_receipt(mut self, receipt: Receipt) -> Self {
@@ -130,7 +135,7 @@ impl Decision {
         self.receipt.as_deref()
     }
 
-    pub(crate) fn from_fast_deny(mut self, retry_after: Duration, passed: Duration) -> Self {
+    pub(crate) fn repeated(mut self, retry_after: Duration, passed: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self.reset_after = self.reset_after.saturating_sub(passed);
         self.source = Source::FastDeny;

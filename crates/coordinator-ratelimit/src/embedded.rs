@@ -82,8 +82,12 @@ impl<T> Default for Expiring<T> {
 }
 
 impl<T> Expiring<T> {
-    fn get(&self, key: &str, t: i64) -> Option<&T> {
-        self.entries.get(key).filter(|(_, until)| t / 1000 <= *until).map(|(value, _)| value)
+    /// What has expired is gone for good, also if the clock is set back afterwards.
+    fn get(&mut self, key: &str, t: i64) -> Option<&T> {
+        if self.entries.get(key).is_some_and(|(_, until)| t / 1000 > *until) {
+            self.entries.remove(key);
+        }
+        self.entries.get(key).map(|(value, _)| value)
     }
 
     fn put(&mut self, key: &str, value: T, t: i64, ttl_ms: i64) {
@@ -143,17 +147,7 @@ impl Embedded {
                 return Taken::Epochs(epochs);
             }
         }
-        let once = call.once.as_ref().zip(call.asks.first()).map(|((id, ttl), first)| {
-            let place = &first.place;
-            let name = format!(
-                "{}:{}:{}:{}",
-                place.shard,
-                place.series().name(),
-                place.subject.encoded(),
-                id.encoded()
-            );
-            (name, *ttl)
-        });
+        let once = call.once().map(|(shard, name, ttl)| (format!("{shard}:{name}"), ttl));
         if let Some((name, _)) = &once
             && let Some(standings) = state.once.get(name, t)
         {
@@ -239,8 +233,17 @@ impl Embedded {
         // Its weight is what came since the last record.
         let weight = if before == 0 { count } else { count - (1 << before.ilog2()) };
         let (limit, span_us) = (terms.limit, terms.span_us);
-        let record =
-            Record { id: (0, 0), event, name: place.name(), count, limit, used, cost, span_us };
+        let record = Record {
+            id: (0, 0),
+            event,
+            name: place.name(),
+            count,
+            limit,
+            used,
+            cost,
+            span_us,
+            first: before == 0,
+        };
         state.records.add(place.shard, record, weight, t);
         self.recorded.send_modify(|number| *number += 1);
     }
@@ -261,6 +264,7 @@ impl Embedded {
             used,
             cost: ask.cost,
             span_us: ask.terms.span_us,
+            first: true,
         };
         state.records.add(ask.place.shard, record, 0, t);
         self.recorded.send_modify(|number| *number += 1);
@@ -268,7 +272,7 @@ impl Embedded {
 
     fn refund_now(&self, back: &Return) -> u64 {
         let (mut state, t) = self.now();
-        let mark = format!("{}:{}", back.place.shard, back.mark.encoded());
+        let mark = format!("{}:{}", back.place.shard, back.mark());
         if let Some(given) = state.returned.get(&mark, t) {
             return *given;
         }
@@ -279,6 +283,9 @@ impl Embedded {
             state.limits.put(&state_key(&back.place), limit.counter, t, ttl);
             let span = signed(back.terms.span_us);
             state.returned.put(&mark, given, t, ttl_ms(span + span / 8 + 1));
+            if let Some(once) = &back.once {
+                state.once.remove(&format!("{}:{once}", back.place.shard));
+            }
         }
         given
     }
@@ -293,7 +300,10 @@ impl Embedded {
         }
         let mut limit = state.look(place, terms, t);
         let used = limit.used;
-        limit.reset(terms);
+        if used == 0 && !matches!(limit.counter, Counter::Log(_)) {
+            return 0;
+        }
+        limit.reset();
         let ttl = limit.ttl(terms);
         state.limits.put(&key, limit.counter, t, ttl);
         used
@@ -395,7 +405,7 @@ impl Looked {
         given
     }
 
-    fn reset(&mut self, _terms: &Terms) {
+    fn reset(&mut self) {
         self.used = 0;
         match &mut self.counter {
             Counter::Log(log) => log.reset(),
@@ -438,7 +448,7 @@ impl Backend for Embedded {
     }
 
     fn peek<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Seen>>> {
-        let (state, t) = self.now();
+        let (mut state, t) = self.now();
         let seen = asks.iter().map(|ask| {
             let key = state_key(&ask.place);
             let denials = state.denials.get(&key, t).copied().unwrap_or(0);
@@ -460,6 +470,12 @@ impl Backend for Embedded {
 
     fn reset<'a>(&'a self, place: &'a Place, terms: &'a Terms) -> BoxFuture<'a, Result<u64>> {
         Box::pin(ready(Ok(self.reset_now(place, terms))))
+    }
+
+    fn epoch<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
+        let (state, _) = self.now();
+        let epoch = state.epochs.get(&(series.shard, series.name())).copied().unwrap_or(0);
+        Box::pin(ready(Ok(epoch)))
     }
 
     fn reset_policy<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
@@ -523,8 +539,9 @@ impl Backend for Embedded {
     ) -> BoxFuture<'a, Result<bool>> {
         let (mut state, t) = self.now();
         let key = format!("{shard}:{}", claim.encoded());
-        let theirs = state.claims.get(&key, t).is_none_or(|known| known == claimant);
-        if theirs && state.claims.get(&key, t).is_none() {
+        let known = state.claims.get(&key, t).cloned();
+        let theirs = known.as_deref().is_none_or(|known| known == claimant);
+        if known.is_none() {
             let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
             state.claims.put(&key, claimant.to_owned(), t, ttl);
         }

@@ -47,20 +47,16 @@ impl Epochs {
                 && known.series.tenant == place.tenant
                 && known.series.policy == place.policy
         });
-        match found {
-            Some(found) => {
-                place.epoch = found.epoch;
-                let due = now.saturating_since(found.asked) >= MAX_AGE;
-                if due {
-                    found.asked = now;
-                }
-                due
-            }
-            None => {
-                place.epoch = 0;
-                true
-            }
+        let Some(found) = found else {
+            place.epoch = 0;
+            return true;
+        };
+        place.epoch = found.epoch;
+        let due = now.saturating_since(found.asked) >= MAX_AGE;
+        if due {
+            found.asked = now;
         }
+        due
     }
 
     /// What a backend said the epoch is.

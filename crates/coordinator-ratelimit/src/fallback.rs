@@ -16,8 +16,8 @@ impl RateLimiter {
     pub(crate) async fn within_budget(
         &self,
         charges: &[Charge<'_>],
-        asked: impl Future<Output = Result<Vec<Standing>>>,
-    ) -> Result<Vec<Standing>> {
+        asked: impl Future<Output = Result<Vec<(Place, Standing)>>>,
+    ) -> Result<Vec<(Place, Standing)>> {
         const STEP: &str = "ratelimit.check";
         let covered = charges.iter().filter(|charge| charge.quota.failure != FailurePolicy::Report);
         let Some(budget) = covered.map(|charge| charge.quota.budget).min() else {
@@ -97,6 +97,7 @@ impl RateLimiter {
             let quota = charges[n].quota;
             let fits = standing.taken > 0 || !taken && standing.retry_us == Some(0);
             let decision = &mut each[n];
+            *decision = decision.clone().with_taken(standing.taken);
             decision.allowed = fits || quota.shadow;
             decision.used = standing.used;
             decision.remaining = local_limit(&charges[n]).saturating_sub(standing.used);

@@ -78,7 +78,7 @@ impl FastDeny {
         let mut decision = denial.decision.clone();
         decision.limit = terms.limit;
         decision.remaining = terms.limit.saturating_sub(decision.used);
-        Some(decision.from_fast_deny(denial.retry.saturating_sub(passed), passed))
+        Some(decision.repeated(denial.retry.saturating_sub(passed), passed))
     }
 
     /// How many calls were denied since the backend was last asked; they are counted there.

@@ -1,5 +1,10 @@
 //! `RateLimiter`: what is asked of limits, and the way of a call through this process.
 
+mod once;
+mod reset;
+
+pub use once::Once;
+
 use crate::{
     backend::{Ask, Backend, Call, How, Kind, MAX, Place, SHARDS, Seen, Standing, Taken},
     decision::{Decision, Decisions, Receipt, Source, Status},
@@ -23,7 +28,7 @@ use std::{
 };
 
 /// For how long the id of a call is remembered by default.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Limits that instances share; clones share one backend.
 ///
@@ -189,13 +194,18 @@ impl RateLimiter {
         Ok((Ask { place, terms: quota.terms, cost, how, near: quota.near_from(), unasked }, due))
     }
 
-    /// Brings the epochs of places up to date, for what has no answer that says they are not.
-    pub(crate) fn enter_epoch(&self, place: &mut Place) {
-        self.inner.epochs.enter(place, self.inner.backend.clock().now());
+    /// Brings the epoch of a place up to date, for what has no answer that says that it is not.
+    async fn enter_epoch(&self, place: &mut Place) -> Result<()> {
+        let (inner, now) = (&*self.inner, self.inner.backend.clock().now());
+        if inner.epochs.enter(place, now) {
+            place.epoch = inner.backend.epoch(&place.series()).await?;
+            inner.epochs.learn(place, place.epoch, now);
+        }
+        Ok(())
     }
 
     /// Asks the backend, again where a policy has got another epoch.
-    pub(crate) async fn standings(&self, mut call: Call) -> Result<Vec<Standing>> {
+    pub(crate) async fn standings(&self, mut call: Call) -> Result<Vec<(Place, Standing)>> {
         let (inner, clock) = (&*self.inner, self.inner.backend.clock());
         let plain =
             |ask: &Ask| ask.terms.kind == Kind::Log && ask.how == How::IfItFits && ask.near == 0;
@@ -203,7 +213,8 @@ impl RateLimiter {
             if let ([ask], None, false) = (&call.asks[..], &call.once, call.check_epochs)
                 && plain(ask)
             {
-                return Ok(vec![inner.backend.take(ask).await?]);
+                let standing = inner.backend.take(ask).await?;
+                return Ok(vec![(ask.place.clone(), standing)]);
             }
             let asked = clock.now();
             match inner.backend.take_all(&call).await? {
@@ -213,7 +224,8 @@ impl RateLimiter {
                             inner.epochs.learn(&ask.place, ask.place.epoch, asked);
                         }
                     }
-                    return Ok(standings);
+                    let places = call.asks.into_iter().map(|ask| ask.place);
+                    return Ok(places.zip(standings).collect());
                 }
                 Taken::Epochs(epochs) => {
                     for (ask, epoch) in call.asks.iter_mut().zip(epochs) {
@@ -245,6 +257,9 @@ impl RateLimiter {
         }
         // A cost of nothing takes nothing, and fits: it is a look.
         if charges.iter().all(|charge| charge.cost == 0) {
+            for ask in &mut call.asks {
+                self.enter_epoch(&mut ask.place).await?;
+            }
             let seen = self.look(&call.asks).await?;
             let each = charges.iter().zip(seen);
             return Ok(each.map(|(charge, seen)| self.looked(charge.quota, &seen, true)).collect());
@@ -255,16 +270,16 @@ impl RateLimiter {
                 "one of several costs is 0: leave it out",
             ));
         }
-        let places: Vec<_> = call.asks.iter().map(|ask| ask.place.clone()).collect();
         let asked = self.inner.backend.clock().now();
+        let once = call.once().map(|(_, name, _)| Arc::from(name));
         let standings = match self.within_budget(charges, self.standings(call)).await {
             Ok(standings) => standings,
             Err(error) => return self.fall_back(charges, how, error).await,
         };
-        let taken = standings.iter().any(|standing| standing.taken > 0);
+        let taken = standings.iter().any(|(_, standing)| standing.taken > 0);
         let mut each = Vec::with_capacity(charges.len());
-        for ((charge, standing), place) in charges.iter().zip(&standings).zip(places) {
-            each.push(self.decide(charge, standing, place, taken, how));
+        for (charge, (place, standing)) in charges.iter().zip(standings) {
+            each.push(self.decide(charge, &standing, (place, once.clone()), taken, how));
             self.note(charge, each.last().expect("was pushed"), asked, how);
         }
         self.keep_warm(charges, &each).await;
@@ -275,7 +290,7 @@ impl RateLimiter {
         &self,
         charge: &Charge<'_>,
         standing: &Standing,
-        mut place: Place,
+        (place, once): (Place, Option<Arc<str>>),
         taken: bool,
         how: How,
     ) -> Decision {
@@ -286,13 +301,11 @@ impl RateLimiter {
         let mut decision = Decision::of(quota, standing, fits || quota.shadow, source);
         decision.shadowed = quota.shadow && !fits;
         if standing.taken > 0 {
-            // It was just asked for: what the epoch is is known.
-            self.inner.epochs.enter(&mut place, self.inner.backend.clock().now());
             decision = decision.with_receipt(Receipt {
                 place,
                 terms: quota.terms,
                 numbers: standing.receipt,
-                nonce: rand::random(),
+                once,
             });
         }
         decision
@@ -437,9 +450,7 @@ impl RateLimiter {
             let decided = self.check_cost(charge.subject, charge.quota, charge.cost).await;
             let denied = decided.as_ref().is_ok_and(|decision| !decision.allowed);
             if denied || decided.is_err() {
-                for decision in &each {
-                    self.refund(decision).await?;
-                }
+                self.give_all_back(&each).await;
             }
             each.push(decided?);
             if denied {
@@ -453,17 +464,6 @@ impl RateLimiter {
             each.push(decision);
         }
         Ok(Decisions::of(each))
-    }
-
-    /// Calls with an id, which count once however often they are sent: the first admission is
-    /// remembered for ten minutes and told again. A denial is not remembered, since it took
-    /// nothing. An id belongs to one subject and quota.
-    ///
-    /// # Errors
-    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) if the id is empty or longer than 512 bytes.
-    pub fn once<'a>(&'a self, id: &'a str) -> Result<Once<'a>> {
-        Name::new(id)?;
-        Ok(Once { limiter: self, id })
     }
 
     /// What [`check`](Self::check) would decide, without taking anything.
@@ -511,7 +511,9 @@ impl RateLimiter {
 
     async fn seen(&self, subject: &str, quota: &Quota, cost: u64) -> Result<Seen> {
         let mut place = self.place(subject, quota)?;
-        self.enter_epoch(&mut place);
+        if !quota.is_concurrency() {
+            self.enter_epoch(&mut place).await?;
+        }
         let (terms, cost) = (quota.terms, cost.min(MAX + 1));
         let ask = Ask { place, terms, cost, how: How::IfItFits, near: 0, unasked: None };
         let mut seen = self.look(&[ask]).await?;
@@ -573,111 +575,9 @@ impl RateLimiter {
         Ok(self.take(&[charge], How::AtMost, None).await?.remove(0))
     }
 
-    /// Forgets what a subject has used, and how often it was denied; what was used. Other
-    /// processes may deny it from memory for up to a second more.
-    ///
-    /// # Errors
-    /// As [`check`](Self::check); a failure policy does not help.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves it open whether it is reset. It may be repeated.
-    pub async fn reset(&self, subject: &str, quota: &Quota) -> Result<u64> {
-        if quota.is_concurrency() {
-            return Err(Error::misuse("ratelimit.reset", "slots end with their leases"));
-        }
-        let mut place = self.place(subject, quota)?;
-        self.enter_epoch(&mut place);
-        let used = self.inner.backend.reset(&place, &quota.terms).await;
-        self.forget(subject, quota);
-        used
-    }
-
-    /// Forgets what every subject of a quota has used, of this tenant's, or of those without a
-    /// tenant, without looking for them: the policy gets a new epoch, and what is counted under
-    /// the old one expires. Other processes see it within a second. Slots are not reset.
-    ///
-    /// # Errors
-    /// As [`reset`](Self::reset). Without a tenant it is many steps: after an error some of the
-    /// subjects are reset.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves some of the subjects reset. It may be repeated.
-    pub async fn reset_policy(&self, quota: &Quota) -> Result<()> {
-        let any = self.place("-", quota)?;
-        let shards = if self.tenant.is_some() { any.shard..any.shard + 1 } else { 0..SHARDS };
-        for shard in shards {
-            let mut series = any.series();
-            series.shard = shard;
-            self.inner.backend.reset_policy(&series).await?;
-        }
-        self.inner.epochs.doubt();
-        if let Some(fast) = &self.inner.fast {
-            fast.clear();
-        }
-        Ok(())
-    }
-
-    pub(crate) fn forget(&self, subject: &str, quota: &Quota) {
-        if let Some(fast) = &self.inner.fast {
-            fast.forget(self.question(subject, quota));
-        }
-    }
-
-    /// Forgets what is known of denials, where it is not known by name.
-    pub(crate) fn forget_all(&self) {
-        if let Some(fast) = &self.inner.fast {
-            fast.clear();
-        }
-    }
-
     /// Whose limits these are.
     pub(crate) fn tenant_name(&self) -> Option<&Name> {
         self.tenant.as_ref()
-    }
-}
-
-/// Calls that count once; from [`RateLimiter::once`].
-#[derive(Debug, Clone, Copy)]
-pub struct Once<'a> {
-    limiter: &'a RateLimiter,
-    id: &'a str,
-}
-
-impl Once<'_> {
-    /// As [`RateLimiter::check`], counted once.
-    ///
-    /// # Errors
-    /// As [`RateLimiter::check`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves it open whether the call is charged; repeating it with the same
-    /// id charges it once in all.
-    pub async fn check(&self, subject: &str, quota: &Quota) -> Result<Decision> {
-        self.check_cost(subject, quota, 1).await
-    }
-
-    /// As [`RateLimiter::check_cost`], counted once.
-    ///
-    /// # Errors
-    /// As [`RateLimiter::check`].
-    ///
-    /// # Cancel safety
-    /// As [`check`](Self::check).
-    pub async fn check_cost(&self, subject: &str, quota: &Quota, cost: u64) -> Result<Decision> {
-        let charge = Charge { subject, quota, cost };
-        let mut each = self.limiter.take(&[charge], How::IfItFits, Some(self.id)).await?;
-        Ok(each.remove(0))
-    }
-
-    /// As [`RateLimiter::check_all`], counted once.
-    ///
-    /// # Errors
-    /// As [`RateLimiter::check_all`].
-    ///
-    /// # Cancel safety
-    /// As [`check`](Self::check).
-    pub async fn check_all(&self, charges: &[Charge<'_>]) -> Result<Decisions> {
-        self.limiter.check_all_once(charges, Some(self.id)).await
     }
 }
 

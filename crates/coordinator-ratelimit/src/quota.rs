@@ -20,8 +20,8 @@ pub enum Precision {
     /// Exact up to a limit of 100, 100 granules above.
     #[default]
     Auto,
-    /// Every admission by itself. A key takes about 15 bytes for each of up to 127 admissions in
-    /// the window, and 105 for each of more.
+    /// Every admission by itself. A key takes about 15 bytes for each of up to 126 admissions in
+    /// the window, and about 100 for each where there were ever more.
     Exact,
     /// Admissions within the same n-th part of the window count from the last of them: never more
     /// is admitted than allowed, and some later by at most that part. A key stays under 2 KB for
@@ -131,8 +131,8 @@ impl Quota {
         }
     }
 
-    /// A name: what a subject consumed under it is counted by itself, and it stands in records,
-    /// metrics and headers. 1 to 512 bytes; choose from few, not from what users send.
+    /// A name: what a subject consumed under it is counted by itself, and it stands in records
+    /// and headers. 1 to 512 bytes; choose from few, not from what users send.
     pub fn with_name(mut self, name: &str) -> Self {
         match Name::new(name) {
             Ok(encoded) => {

@@ -34,11 +34,12 @@ static TAKE: Script = Script::new(
 );
 static TAKE_ALL: Script = Script::new(
     "ratelimit.take_all",
-    limits!("redis/denied.lua", "redis/approached.lua", "redis/take_all.lua"),
+    limits!("redis/before.lua", "redis/denied.lua", "redis/approached.lua", "redis/take_all.lua"),
 );
 static PEEK: Script = Script::new("ratelimit.peek", limits!("redis/peek.lua"));
 static REFUND: Script = Script::new("ratelimit.refund", limits!("redis/refund.lua"));
 static RESET: Script = Script::new("ratelimit.reset", limits!("redis/reset.lua"));
+static EPOCH: Script = Script::new("ratelimit.epoch", include_str!("redis/epoch.lua"));
 static RESET_POLICY: Script =
     Script::new("ratelimit.reset_policy", include_str!("redis/reset_policy.lua"));
 static ENTER: Script = Script::new(
@@ -60,6 +61,7 @@ pub static SCRIPTS: &[&Script] = &[
     &PEEK,
     &REFUND,
     &RESET,
+    &EPOCH,
     &RESET_POLICY,
     &ENTER,
     &STAY,
@@ -70,7 +72,7 @@ pub static SCRIPTS: &[&Script] = &[
 ];
 
 /// For how long an epoch is remembered: longer than the state of any limit lives.
-const EPOCH: Duration = Duration::from_hours(24 * 1000);
+const EPOCH_TTL: Duration = Duration::from_hours(24 * 1000);
 
 #[derive(Debug)]
 pub(crate) struct Redis {
@@ -96,7 +98,7 @@ impl Redis {
         self.shard(place.shard).key(kind, &place.name())
     }
 
-    fn epoch(&self, series: &Series) -> String {
+    fn epoch_key(&self, series: &Series) -> String {
         self.shard(series.shard).key("epoch", &series.name())
     }
 
@@ -168,6 +170,7 @@ fn record(fields: &mut Fields) -> Result<Record> {
         used: fields.unsigned()?,
         cost: fields.unsigned()?,
         span_us: fields.unsigned()?,
+        first: fields.unsigned()? == 1,
     })
 }
 
@@ -199,12 +202,10 @@ impl Backend for Redis {
     fn take_all<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Taken>> {
         Box::pin(async move {
             let mut keys = self.states(&call.asks);
-            let remembered = call.once.as_ref().map_or(Arg::from(0), |(_, ttl)| ms(*ttl));
-            if let (Some((id, _)), Some(first)) = (&call.once, call.asks.first()) {
-                let (series, subject) =
-                    (first.place.series().name(), first.place.subject.encoded());
-                let name = format!("{series}:{subject}:{}", id.encoded());
-                keys.push(self.shard(first.place.shard).key("once", &name));
+            let once = call.once();
+            let remembered = once.as_ref().map_or(Arg::from(0), |(.., ttl)| ms(*ttl));
+            if let Some((shard, name, _)) = &once {
+                keys.push(self.shard(*shard).key("once", name));
             }
             let mut args = vec![Arg::from(call.asks.len().try_into().unwrap_or(0)), remembered];
             for ask in &call.asks {
@@ -219,7 +220,7 @@ impl Backend for Redis {
             }
             if call.check_epochs {
                 for ask in &call.asks {
-                    keys.push(self.epoch(&ask.place.series()));
+                    keys.push(self.epoch_key(&ask.place.series()));
                     args.push(number(ask.place.epoch));
                 }
             }
@@ -263,8 +264,9 @@ impl Backend for Redis {
 
     fn refund<'a>(&'a self, back: &'a Return) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
-            let mark = self.shard(back.place.shard).key("back", back.mark.encoded());
-            let keys = vec![self.key("use", &back.place), mark];
+            let shard = self.shard(back.place.shard);
+            let mut keys = vec![self.key("use", &back.place), shard.key("back", &back.mark())];
+            keys.extend(back.once.as_ref().map(|once| shard.key("once", once)));
             let mut args = vec![
                 Arg::from(back.terms.kind.letter()),
                 number(back.terms.span_us),
@@ -286,10 +288,17 @@ impl Backend for Redis {
         })
     }
 
+    fn epoch<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let keys = vec![self.epoch_key(series)];
+            self.fields(&EPOCH, keys, Vec::new()).await?.unsigned()
+        })
+    }
+
     fn reset_policy<'a>(&'a self, series: &'a Series) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
-            let keys = vec![self.epoch(series)];
-            self.fields(&RESET_POLICY, keys, vec![ms(EPOCH)]).await?.unsigned()
+            let keys = vec![self.epoch_key(series)];
+            self.fields(&RESET_POLICY, keys, vec![ms(EPOCH_TTL)]).await?.unsigned()
         })
     }
 
@@ -342,6 +351,7 @@ impl Backend for Redis {
             let keys = vec![self.shard(shard).key("violations", "")];
             let (after, ago) = match from {
                 From::After((ms, sequence)) => (format!("{ms}-{sequence}"), Arg::from(0)),
+                From::Newest => ("$".to_owned(), Arg::from(0)),
                 From::Ago(ago) => (String::new(), ms(ago)),
             };
             let limit = number(limit.try_into().unwrap_or(u64::MAX));

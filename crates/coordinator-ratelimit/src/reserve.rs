@@ -1,12 +1,14 @@
 //! Giving back, and reserving: a cost that is known only afterwards.
 
 use crate::{backend::Return, decision::Decision, limiter::RateLimiter, quota::Quota};
-use coordinator_core::{Result, key::Name};
+use coordinator_core::Result;
 
 impl RateLimiter {
     /// Gives back what a call took; how much that was. Nothing, where it counts no more: it has
     /// left the window, the limit was reset or the server's clock set back, or more than 120
-    /// entries came after it. A decision is given back once, however often this is called.
+    /// entries came after it. GCRA gives back what surely has not leaked: all of it where calls are
+    /// given back in their order. A decision is given back once, however often this is called, and the id
+    /// of its call is forgotten with it.
     ///
     /// # Errors
     /// As [`reset`](Self::reset).
@@ -17,6 +19,16 @@ impl RateLimiter {
         self.give_back(decision, decision.taken()).await
     }
 
+    /// Gives back what was taken from some where another denied; what cannot be given back stays
+    /// charged until it leaves its window.
+    pub(crate) async fn give_all_back<'a>(&self, all: impl IntoIterator<Item = &'a Decision>) {
+        for decision in all {
+            if let Err(error) = self.refund(decision).await {
+                tracing::warn!(error = %error.chain(), "a limit stays charged for a denied call");
+            }
+        }
+    }
+
     /// Gives back a part.
     async fn give_back(&self, decision: &Decision, units: u64) -> Result<u64> {
         let Some(receipt) = decision.receipt().filter(|_| units > 0) else { return Ok(0) };
@@ -25,7 +37,8 @@ impl RateLimiter {
             terms: receipt.terms,
             amount: units.min(decision.taken()),
             receipt: receipt.numbers,
-            mark: Name::new(&format!("{:016x}", receipt.nonce))?,
+            // A part of it leaves the call what it was.
+            once: receipt.once.as_deref().filter(|_| units >= decision.taken()).map(Into::into),
         };
         let given = self.inner.backend.refund(&back).await?;
         if given > 0 {
@@ -35,7 +48,7 @@ impl RateLimiter {
         Ok(given)
     }
 
-    /// Takes an estimate now, to be settled when the cost is known: for tokens of a language model
+    /// Takes an estimate now, to be settled when the cost is known: for units of a metered service
     /// or bytes of an answer.
     ///
     /// Without a settlement the estimate stays charged and leaves the window as any other cost:
@@ -54,7 +67,7 @@ impl RateLimiter {
         Ok(Reserved::Reserved(Reservation {
             limits: self.clone(),
             subject: subject.to_owned(),
-            quota: quota.clone(),
+            quota: Box::new(quota.clone()),
             decision,
             estimate,
         }))
@@ -87,7 +100,8 @@ impl Reserved {
 pub struct Reservation {
     limits: RateLimiter,
     subject: String,
-    quota: Quota,
+    /// Elsewhere, or a denial were as large as a reservation.
+    quota: Box<Quota>,
     decision: Decision,
     estimate: u64,
 }

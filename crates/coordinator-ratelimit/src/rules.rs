@@ -336,9 +336,7 @@ impl RuledLimiter {
             None => self.limits.check_cost(subject, quota, request.cost).await,
         };
         if decided.as_ref().map_or(true, |decision| !decision.allowed) {
-            for (_, decision) in each {
-                self.limits.refund(decision).await?;
-            }
+            self.limits.give_all_back(each.iter().map(|(_, decision)| decision)).await;
         }
         decided
     }

@@ -63,6 +63,7 @@ pub struct Violation {
     pub cost: u64,
     /// The window.
     pub window: Duration,
+    first: bool,
     /// Where it is in its shard's stream.
     id: (u16, u64, u64),
 }
@@ -70,7 +71,7 @@ pub struct Violation {
 impl Violation {
     /// Whether it is the first of its window: the one to alert somebody with.
     pub fn is_first(&self) -> bool {
-        self.kind == ViolationKind::Near || self.count == 1
+        self.first
     }
 
     fn read(shard: u16, record: &Record) -> Result<Self> {
@@ -90,6 +91,7 @@ impl Violation {
             used: record.used,
             cost: record.cost,
             window: Duration::from_micros(record.span_us),
+            first: record.first,
             id: (shard, record.id.0, record.id.1),
         })
     }
@@ -263,12 +265,9 @@ impl Violations {
             // Heard first, then read: nothing falls between.
             opened.ears.push(Some(backend.listen(shard).await?));
             opened.read.push((0, 0));
-            let mut from = From::Ago(Duration::ZERO);
-            loop {
-                let known = backend.violations(shard, from, PAGE).await?;
-                let Some(last) = known.last() else { break };
-                opened.read[usize::from(shard - opened.first)] = last.id;
-                from = From::After(last.id);
+            let newest = backend.violations(shard, From::Newest, 1).await?;
+            if let Some(newest) = newest.first() {
+                opened.read[usize::from(shard - opened.first)] = newest.id;
             }
         }
         Ok(opened)
@@ -315,11 +314,7 @@ impl Violations {
 
     async fn read(&mut self, shard: u16) -> Result<()> {
         let place = usize::from(shard - self.first);
-        let from = match self.read[place] {
-            // Nothing was there when it began to listen.
-            (0, 0) => From::After((0, 0)),
-            id => From::After(id),
-        };
+        let from = From::After(self.read[place]);
         let records = self.limits.inner.backend.violations(shard, from, PAGE).await?;
         if records.len() == PAGE {
             self.due.push(shard);

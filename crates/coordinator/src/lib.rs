@@ -44,6 +44,8 @@ mod book {
     struct Introduction;
     #[doc = include_str!("../../../docs/guide/locks.md")]
     struct Locks;
+    #[doc = include_str!("../../../docs/guide/ratelimits.md")]
+    struct RateLimits;
     #[doc = include_str!("../../../docs/guide/configuration.md")]
     struct Configuration;
     #[doc = include_str!("../../../docs/guide/topology.md")]

@@ -9,6 +9,7 @@
 //! | [`fenced_register`] | did a stale holder get through, or two holders share one fence? |
 //! | [`lease_overlap`] | did two owners believe in one lease at the same time? |
 //! | [`exactly_once`] | was anything lost, doubled or invented? |
+//! | [`rate_window`] | did any window admit more than its limit? what should a limiter have answered? |
 //! | [`linearizability`] | is there any legal order at all that explains the answers? |
 //!
 //! Every checker is tested against planted bugs it must find: a checker that cannot fail is a
@@ -19,3 +20,4 @@ pub mod fenced_register;
 pub mod lease_overlap;
 pub mod linearizability;
 pub mod lock_model;
+pub mod rate_window;

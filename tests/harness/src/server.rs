@@ -337,6 +337,17 @@ impl RedisServer {
         self.set_offset_us(ms.checked_mul(1000).context("that is too far")?).await
     }
 
+    /// The same in µs.
+    ///
+    /// # Errors
+    /// Without [`Builder::with_clock_shim`].
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the clock may have moved.
+    pub async fn set_clock_offset_us(&self, us: i64) -> Result<()> {
+        self.set_offset_us(us).await
+    }
+
     /// Stops the wall clock where it is, for good: from then on only the tests move it, and what
     /// they see does not depend on how busy the machine is.
     ///

@@ -43,11 +43,27 @@ fn shared(script: &Source, sources: &[Source]) -> Vec<Finding> {
         }
     }
     let file = script.path.rsplit("src/").next().unwrap_or_default();
-    let included = format!("concat!(include_str!(\"{file}\"),");
-    if !sources.iter().any(|source| source.is("rs") && source.text.contains(&included)) {
+    let folder = script.path.strip_suffix(file).unwrap_or_default();
+    let rust = sources.iter().filter(|source| source.path.starts_with(folder) && source.is("rs"));
+    if !rust.into_iter().any(|source| stands_before(&mask::rust(&source.text).uncommented, file)) {
         findings.push(script.at(1, "unused", "no script has it before itself"));
     }
     findings
+}
+
+/// Whether shared code is put together with a script: it is included in a `concat!(…)`, also in one
+/// that a macro writes, or stands before the script's own file in what such a macro is given.
+fn stands_before(uncommented: &str, file: &str) -> bool {
+    let included = format!("include_str!(\"{file}\")");
+    let concatenated = find_word(uncommented, "concat").any(|at| {
+        let rest = &uncommented[at..];
+        let inner = rest.strip_prefix("concat!").and_then(|_| Some(&rest[..closing(rest, 7)?]));
+        inner.is_some_and(|inner| inner.contains(&included))
+    });
+    concatenated
+        || declarations(uncommented).any(|declared| {
+            declared.files.split_last().is_some_and(|(_, before)| before.contains(&file))
+        })
 }
 
 /// The comment lines a script opens with, without their dashes.
@@ -228,21 +244,28 @@ fn registration(script: &Source, sources: &[Source], keys: &str) -> Vec<Finding>
 struct Declared<'a> {
     ident: &'a str,
     name: &'a str,
+    /// Included by `include_str!`, or by a macro that puts shared code before it. The script's own
+    /// file is the last.
+    files: Vec<&'a str>,
+}
+
+fn declarations(uncommented: &str) -> impl Iterator<Item = Declared<'_>> {
+    // Not the lifetime.
+    let items = find_word(uncommented, "static").filter(|&at| !uncommented[..at].ends_with('\''));
+    items.filter_map(|at| {
+        let item = uncommented[at..].split(';').next()?;
+        let (left, right) = item.split_once('=')?;
+        let (ident, kind) = left.strip_prefix("static")?.split_once(':')?;
+        let mut strings = right.split('"').skip(1).step_by(2);
+        let (name, files) = (strings.next()?, strings.collect());
+        let ident = ident.trim();
+        let script = kind.trim() == "Script" && right.contains("!(");
+        script.then_some(Declared { ident, name, files })
+    })
 }
 
 fn declaration<'a>(uncommented: &'a str, file: &str) -> Option<Declared<'a>> {
-    // Not the lifetime.
-    let mut items =
-        find_word(uncommented, "static").filter(|&at| !uncommented[..at].ends_with('\''));
-    items.find_map(|at| {
-        let item = uncommented[at..].split(';').next()?;
-        let (left, right) = item.split_once('=')?;
-        let ident = left.strip_prefix("static")?.split(':').next()?.trim();
-        let mut strings = right.split('"').skip(1).step_by(2);
-        let (name, included) = (strings.next()?, strings.next()?);
-        // Included by `include_str!`, or by a macro that puts shared code before it.
-        (right.contains("!(") && included == file).then_some(Declared { ident, name })
-    })
+    declarations(uncommented).find(|declared| declared.files.last() == Some(&file))
 }
 
 /// Whether a `SCRIPTS` in this code lists the script.
@@ -310,8 +333,52 @@ pub static SCRIPTS: &[&Script] = &[&ACQUIRE];
         assert_eq!(rules(&text.replace("twice", "once"), before), ["header"]);
         assert_eq!(rules(text, before), [""; 0]);
         assert_eq!(rules(text, ""), ["unused"]);
+        assert_eq!(rules(text, &format!("// {before}")), ["unused"]);
+        assert_eq!(rules(text, &before.replace("queue.lua", "line.lua")), ["unused"]);
+        assert_eq!(rules(text, "include_str!(\"redis/queue.lua\")"), ["unused"]);
         assert_eq!(rules(&text.replace("f(key)", "f(KEYS)"), before), ["shared"]);
         assert_eq!(rules(&text.replace("key end", "ARGV[1] end"), before), ["shared"]);
+    }
+
+    #[test]
+    fn shared_code_may_stand_behind_other_shared_code() {
+        let path = "crates/coordinator-locks/src/redis/queue.lua";
+        let text = "-- Shared: what two scripts do.\n-- Safe to run twice: it reads.\n";
+        let rules = |adapter: &str, at: &str| {
+            let sources = [
+                Source::planted(path, text),
+                Source::planted(PATH, SCRIPT),
+                Source::planted(at, adapter),
+                Source::planted("docs/keys.md", "`locks.acquire`"),
+            ];
+            check(&sources).into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
+        };
+        let ours = "crates/coordinator-locks/src/redis.rs";
+        let declared = |files: &str| {
+            format!(
+                "static ACQUIRE: Script = Script::new(\"locks.acquire\", {files});
+                pub static SCRIPTS: &[&Script] = &[&ACQUIRE];"
+            )
+        };
+        let included = |files: &[&str]| {
+            let each = files.iter().map(|file| format!("include_str!(\"redis/{file}.lua\")"));
+            declared(&format!("concat!({})", each.collect::<Vec<_>>().join(", ")))
+        };
+        let (second, third) =
+            (included(&["queue", "acquire"]), included(&["a", "queue", "acquire"]));
+        assert_eq!(rules(&second, ours), [""; 0]);
+        assert_eq!(rules(&third, ours), [""; 0]);
+        let by_macro = declared("both!(\"redis/queue.lua\", \"redis/acquire.lua\")");
+        assert_eq!(rules(&by_macro, ours), [""; 0]);
+        let in_macro = "macro_rules! both { ($file:literal) => {
+            concat!(include_str!(\"redis/a.lua\"), include_str!(\"redis/queue.lua\"), \
+            include_str!($file)) } }";
+        let own = declared("both!(\"redis/acquire.lua\")");
+        assert_eq!(rules(&format!("{in_macro}\n{own}"), ours), [""; 0]);
+        // It is nowhere, it is not this crate that has it, or the script is not the last.
+        assert_eq!(rules(&own, ours), ["unused"]);
+        assert_eq!(rules(&third, "crates/coordinator-cache/src/redis.rs"), ["unused"; 2]);
+        assert!(rules(&included(&["acquire", "queue"]), ours).contains(&"unused"));
     }
 
     #[test]

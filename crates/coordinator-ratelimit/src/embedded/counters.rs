@@ -121,13 +121,16 @@ pub(super) struct Fixed {
     used: u64,
     clock: i64,
     era: u64,
+    /// The number of its last admission.
+    number: u64,
 }
 
 impl Fixed {
     pub(super) fn look(counter: Option<Counter>, span: i64, t: i64, peeks: bool) -> Looked {
         let begun = |now: i64| now - now.rem_euclid(span);
         let Some(Counter::Fixed(mut fixed)) = counter else {
-            let counter = Counter::Fixed(Self { start: begun(t), used: 0, clock: 0, era: 0 });
+            let counter =
+                Counter::Fixed(Self { start: begun(t), used: 0, clock: 0, era: 0, number: 0 });
             return Looked { counter, used: 0, at: t, now: t, moved: false };
         };
         let ahead = fixed.clock - t;
@@ -149,6 +152,7 @@ impl Fixed {
     pub(super) fn take(&mut self, cost: u64, now: i64) {
         self.used += cost;
         self.clock = now;
+        self.number += 1;
     }
 
     pub(super) fn left(&self, span: i64) -> i64 {
@@ -178,7 +182,7 @@ impl Fixed {
     }
 
     pub(super) fn receipt(&self) -> [u64; 3] {
-        [unsigned(self.start), self.era, 0]
+        [unsigned(self.start), self.era, self.number]
     }
 }
 
@@ -188,25 +192,19 @@ pub(super) struct Slots(Vec<(String, i64)>);
 
 impl Slots {
     pub(super) fn enter(&mut self, token: &str, slots: u64, lease: i64, t: i64) -> Entered {
-        self.0.retain(|(_, until)| *until > t);
+        let used = self.0.iter().filter(|(_, until)| *until > t).count() as u64;
+        let held = self.0.iter().any(|(held, until)| held == token && *until > t);
+        if held || used < slots {
+            self.0.retain(|(other, until)| other != token && *until > t);
+            self.0.push((token.to_owned(), t + lease));
+            return Entered::Slot { used: if held { used } else { used + 1 } };
+        }
         for (_, until) in &mut self.0 {
             // What ends later was given before the clock was set back.
             *until = (*until).min(t + lease);
         }
-        let used = self.0.len() as u64;
-        if let Some((_, until)) = self.0.iter_mut().find(|(held, _)| held == token) {
-            *until = t + lease;
-            return Entered::Slot { used };
-        }
-        if used < slots {
-            self.0.push((token.to_owned(), t + lease));
-            return Entered::Slot { used: used + 1 };
-        }
-        Entered::Full { used, retry_us: self.first().map(|until| unsigned(until - t)) }
-    }
-
-    fn first(&self) -> Option<i64> {
-        self.0.iter().map(|(_, until)| *until).min()
+        let first = self.0.iter().map(|(_, until)| *until).filter(|until| *until > t).min();
+        Entered::Full { used, retry_us: first.map(|until| unsigned(until - t)) }
     }
 
     pub(super) fn stay(&mut self, token: &str, lease: i64, t: i64) -> bool {

@@ -17,8 +17,10 @@ pub(super) struct Log {
     /// The total that has left the window.
     base: u64,
     total: u64,
-    /// The time of the last admission: the high-water mark of the clock.
+    /// The time of the last admission that counts, 0 without.
     last: i64,
+    /// The high-water mark of the clock; 0 for a log that nothing was ever taken from.
+    clock: i64,
     /// Changes where times do.
     era: u64,
     entries: VecDeque<Entry>,
@@ -30,17 +32,18 @@ impl Log {
             let counter = Counter::Log(Self::default());
             return Looked { counter, used: 0, at: t, now: t, moved: false };
         };
-        let ahead = log.last - t;
+        let ahead = log.clock - t;
         let (mut at, mut moved) = (t, false);
         if ahead > SKEW && peeks {
-            at = log.last;
+            at = log.clock;
         } else if ahead > SKEW {
-            log.last -= ahead;
+            log.clock -= ahead;
+            log.last = (log.last - ahead).max(0);
             log.entries.iter_mut().for_each(|entry| entry.at -= ahead);
             log.era += 1;
             moved = true;
         }
-        let now = if log.last >= at { log.last + 1 } else { at };
+        let now = if log.clock >= at { log.clock + 1 } else { at };
         let cut = now - signed(terms.span_us);
         while let Some(entry) = log.entries.front().filter(|entry| entry.at <= cut) {
             log.base = entry.total;
@@ -56,7 +59,7 @@ impl Log {
     /// Admits; whether the log must be kept for longer.
     pub(super) fn take(&mut self, cost: u64, terms: &Terms, now: i64) -> bool {
         let (step, span) = (signed(terms.step), i128::from(terms.span_us));
-        let fresh = self.last == 0;
+        let fresh = self.clock == 0;
         let merges =
             step > 0 && self.used() > 0 && self.last.div_euclid(step) == now.div_euclid(step);
         if merges {
@@ -66,6 +69,7 @@ impl Log {
         let later = fresh || eighth(self.last) != eighth(now);
         self.total += cost;
         self.last = now;
+        self.clock = now;
         self.entries.push_back(Entry { at: now, total: self.total });
         later
     }
@@ -107,12 +111,14 @@ impl Log {
         if self.entries[rank].total == less {
             self.entries.remove(rank);
         }
+        self.last = self.entries.back().map_or(0, |entry| entry.at);
         self.total -= given;
         given
     }
 
     pub(super) fn reset(&mut self) {
         self.base = self.total;
+        self.last = 0;
         self.entries.clear();
         self.era += 1;
     }

@@ -52,7 +52,11 @@ impl Records {
 
     pub(super) fn read(&self, shard: u16, from: From, limit: usize, t: i64) -> Vec<Record> {
         let Some(shard) = self.0.get(&shard) else { return Vec::new() };
+        if from == From::Newest {
+            return shard.records.back().cloned().into_iter().collect();
+        }
         let wanted = |record: &&Record| match from {
+            From::Newest => false,
             From::After(id) => record.id > id,
             From::Ago(ago) => {
                 let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);

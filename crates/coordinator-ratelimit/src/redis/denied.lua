@@ -6,7 +6,7 @@
 local function record(key, event, t, span, limit, cost, used, count, weight)
   local base, name = string.match(key, '^(.-}:)%l+:(.*)$')
   redis.pcall('XADD', base .. 'violations', 'MAXLEN', '~', 10000, '*', 'e', event, 'w', name,
-    'n', count, 'l', limit, 'u', used, 'c', cost, 's', span)
+    'n', count, 'l', limit, 'u', used, 'c', cost, 's', span, 'f', (weight == 0 or weight == count) and 1 or 0)
   redis.pcall('PEXPIRE', base .. 'violations', 604800000)
   if weight > 0 and type(redis.pcall('ZINCRBY', base .. 'top', weight, name)) ~= 'table' then
     redis.call('ZREMRANGEBYRANK', base .. 'top', 0, -1001)
@@ -14,7 +14,7 @@ local function record(key, event, t, span, limit, cost, used, count, weight)
       redis.call('PEXPIRE', base .. 'top', 86400000)
     end
     redis.call('ZADD', base .. 'latest', math.floor(t / 1000), name)
-    redis.call('ZREMRANGEBYRANK', base .. 'latest', 0, -1001)
+    redis.call('ZREMRANGEBYRANK', base .. 'latest', 0, -4001)
     redis.call('PEXPIRE', base .. 'latest', 86400000)
   end
   if type(redis.pcall('SPUBLISH', base .. 'alerts', event)) == 'table' then

@@ -1,45 +1,46 @@
 -- Shared: the sliding window log, a sorted set.
 -- Each member is the running total of all admitted cost, its score the time of the admission in µs,
--- strictly rising. Rank 0, with score 0, is the head: the baseline, which is the total that has left
--- the window; the last total and its time; the first total in the window and its time; the era,
--- which changes where times do. So what is used is the last total less the baseline, and the last
--- time is the high-water mark of the clock. (Six doubles, little-endian.)
+-- strictly rising. Rank 0, with score 0, is the head: the baseline, which is the total that has
+-- left the window; the last total and its time; the first total in the window and its time; the
+-- era, which changes where times do; the high-water mark of the clock. So what is used is the last
+-- total less the baseline. (Seven doubles, little-endian.)
 -- Safe to run twice: looking only moves times back where the server's clock was set back. Taking
 -- takes again: its callers ask for an id first, or are sent once.
 
 -- By how many µs a limit may be ahead of the server's clock before its times are moved back.
 local SKEW = 1000000
--- Totals above this are counted anew from the baseline: three bytes hold them in a small set.
+-- A baseline above this is counted anew from 0: three bytes hold the totals in a small set.
 local TOTAL = 4000000
 
 local function log()
-  -- A log as it stands at t: what is used, t as its own clock has it and when an admission would be,
-  -- then its head and what that says, and whether entries have left the window since.
+  -- A log as it stands at t: what is used, t as its own clock has it and when an admission would
+  -- be, then its head and what that says, and whether entries have left the window since.
   local function look(key, t, limit, span, peeks)
     local head = redis.call('ZRANGE', key, 0, 0)[1]
     if not head then
-      return 0, t, t, false, 0, 0, 0, 0, 0, 0, false
+      return 0, t, t, false, 0, 0, 0, 0, 0, 0, false, 0
     end
-    local base, total, last, first, first_at, era = struct.unpack('<dddddd', head)
+    local base, total, last, first, first_at, era, clock = struct.unpack('<ddddddd', head)
     local now, gone = t, false
-    if last >= t or total > TOTAL then
-      local ahead = last - t > SKEW
+    if clock >= t or base > TOTAL then
+      local ahead = clock - t > SKEW
       if ahead and peeks then
-        t = last
-      elseif ahead or total > TOTAL and total > 4 * limit and not peeks then
+        t = clock
+      elseif ahead or base > TOTAL and base > 4 * limit and not peeks then
         -- Written anew: its times earlier, its totals counted from the baseline.
-        local all, shift = redis.call('ZRANGE', key, 1, -1, 'WITHSCORES'), ahead and last - t or 0
-        head = struct.pack('<dddddd', 0, total - base, last - shift, first - base, first_at - shift,
-          ahead and era + 1 or era)
+        local all, shift = redis.call('ZRANGE', key, 1, -1, 'WITHSCORES'), ahead and clock - t or 0
+        head = struct.pack('<ddddddd', 0, total - base, math.max(last - shift, 0), first - base,
+          math.max(first_at - shift, 0), ahead and era + 1 or era, clock - shift)
+        local ttl = ahead and math.ceil((span * 9 / 8 + SKEW) / 1000) + 1 or redis.call('PTTL', key)
         redis.call('DEL', key)
         redis.call('ZADD', key, 0, head)
         for i = 1, #all, 2 do
           redis.call('ZADD', key, all[i + 1] - shift, all[i] - base)
         end
-        redis.call('PEXPIRE', key, math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
-        base, total, last, first, first_at, era = struct.unpack('<dddddd', head)
+        redis.call('PEXPIRE', key, math.max(ttl, 1))
+        base, total, last, first, first_at, era, clock = struct.unpack('<ddddddd', head)
       end
-      now = math.max(t, last + 1)
+      now = math.max(t, clock + 1)
     end
     local cut = now - span
     if first_at <= cut then
@@ -52,7 +53,7 @@ local function log()
         base, first, first_at = tonumber(pair[1]), tonumber(pair[3]), tonumber(pair[4])
       end
     end
-    return total - base, t, now, head, base, total, last, first, first_at, era, gone
+    return total - base, t, now, head, base, total, last, first, first_at, era, gone, clock
   end
 
   -- When a log has room for another cost, and when all of it is free; in µs from now.
@@ -84,7 +85,7 @@ local function log()
     if total == base or merges and first == total then
       first, first_at = total + cost, now
     end
-    local new = struct.pack('<dddddd', base, total + cost, now, first, first_at, era)
+    local new = struct.pack('<ddddddd', base, total + cost, now, first, first_at, era, now)
     -- Full memory refuses no write that follows another: so this one comes first.
     redis.call('ZADD', key, 0, new, now, total + cost)
     if merges then

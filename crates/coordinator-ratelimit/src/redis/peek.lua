@@ -1,6 +1,7 @@
 -- Looks at limits without taking from them.
--- KEYS[1] for each limit its state and the count of its denials
--- ARGV[1] for each limit its kind (s, g, f, or c for slots), the limit, its span in µs, its step, the cost
+-- KEYS[n] for each limit its state and the count of its denials
+-- ARGV[n] for each limit its kind (s, g, f, or c for slots), the limit, its span in µs, its step,
+--         the cost
 -- Answer: {count, …}, and for each limit its denials, used, retry in µs (0: the cost fits now, -1:
 --         it never will) and reset in µs
 -- Safe to run twice: it changes nothing.

@@ -1,6 +1,7 @@
 -- Gives back what an admission took, or a part of it, if it still counts.
 -- KEYS[1] the limit's state
 -- KEYS[2] the mark of the refund
+-- KEYS[3] the mark of the call's id, if it had one and all of it is given back: it is forgotten
 -- ARGV[1] the limit's kind: s, g or f
 -- ARGV[2] its span in µs
 -- ARGV[3] its step
@@ -22,7 +23,7 @@ local t = time[1] * 1000000 + time[2]
 local given = 0
 if ARGV[1] == 's' then
   local look = log()
-  local used, _, now, head, base, total, last, first, first_at, known, gone =
+  local used, _, now, head, base, total, last, first, first_at, known, gone, clock =
     look(KEYS[1], t, 0, span)
   if used == 0 or era ~= known or at <= now - span then
     return {0}
@@ -35,19 +36,26 @@ if ARGV[1] == 's' then
       or found ~= at and (step == 0 or math.floor(found / step) ~= math.floor(at / step)) then
     return {0}
   end
-  local less = found == first_at and base or tonumber(redis.call('ZRANGE', KEYS[1], rank - 1, rank - 1)[1])
+  local less, since = base, 0
+  if found ~= first_at then
+    local before = redis.call('ZRANGE', KEYS[1], rank - 1, rank - 1, 'WITHSCORES')
+    less, since = tonumber(before[1]), tonumber(before[2])
+  end
   given = math.min(amount, tail[1] - less)
   redis.call('ZREMRANGEBYRANK', KEYS[1], rank, -1)
   redis.call('ZREM', KEYS[1], head)
   local from = tail[1] - given == less and 3 or 1
+  if not tail[from] then
+    last = since
+  end
   if found == first_at then
-    first, first_at = total - given, last
+    first, first_at = total - given, 0
     if tail[from] then
       first, first_at = tail[from] - given, tonumber(tail[from + 1])
     end
   end
-  redis.call('ZADD', KEYS[1], 0, struct.pack('<dddddd', base, total - given, last, first, first_at,
-    era))
+  redis.call('ZADD', KEYS[1], 0, struct.pack('<ddddddd', base, total - given, last, first, first_at,
+    era, clock))
   for i = from, #tail, 2 do
     redis.call('ZADD', KEYS[1], tail[i + 1], tail[i] - given)
   end
@@ -72,12 +80,15 @@ elseif ARGV[1] == 'g' then
   put(KEYS[1], us, part, step, now, returned + less + 1)
 else
   local look, _, put = fixed()
-  local used, _, now, start, known = look(KEYS[1], t, span)
+  local used, _, now, start, known, number = look(KEYS[1], t, span)
   if start ~= at or era ~= known then
     return {0}
   end
   given = math.min(amount, used)
-  put(KEYS[1], span, start, used - given, now, known)
+  put(KEYS[1], span, start, used - given, now, known, number)
+end
+if KEYS[3] then
+  redis.call('DEL', KEYS[3])
 end
 redis.call('SET', KEYS[2], given, 'PX', math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
 return {given}

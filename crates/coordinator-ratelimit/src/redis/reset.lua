@@ -12,13 +12,14 @@ local t, span, step = time[1] * 1000000 + time[2], tonumber(ARGV[2]), tonumber(A
 local used
 if ARGV[1] == 's' then
   local look = log()
-  local head, total, last, era, _
-  used, _, _, head, _, total, last, _, _, era = look(KEYS[1], t, 0, span)
+  local head, total, era, clock, _
+  used, _, _, head, _, total, _, _, _, era, _, clock = look(KEYS[1], t, 0, span)
   if head then
     -- Its clock and totals go on, so that nothing admitted before is taken for what comes.
     redis.call('ZREMRANGEBYRANK', KEYS[1], 1, -1)
     redis.call('ZREM', KEYS[1], head)
-    redis.call('ZADD', KEYS[1], 0, struct.pack('<dddddd', total, total, last, total, last, era + 1))
+    redis.call('ZADD', KEYS[1], 0, struct.pack('<ddddddd', total, total, 0, total, 0, era + 1,
+      clock))
     redis.call('PEXPIRE', KEYS[1], math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
   end
 elseif ARGV[1] == 'g' then
@@ -30,10 +31,10 @@ elseif ARGV[1] == 'g' then
   end
 else
   local look, _, put = fixed()
-  local now, start, era, _
-  used, _, now, start, era = look(KEYS[1], t, span)
+  local now, start, era, number, _
+  used, _, now, start, era, number = look(KEYS[1], t, span)
   if used > 0 then
-    put(KEYS[1], span, start, 0, now, era + 1)
+    put(KEYS[1], span, start, 0, now, era + 1, number)
   end
 end
 redis.call('DEL', KEYS[2], KEYS[3])

@@ -16,8 +16,9 @@ local head = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
 local base, total, last, first, first_at, era, now, gone = 0, 0, 0, 0, 0, 0, t, false
 local look, rate, take
 if head then
-  base, total, last, first, first_at, era = struct.unpack('<dddddd', head)
-  if last >= t or total > TOTAL or first_at <= t - span then
+  local clock
+  base, total, last, first, first_at, era, clock = struct.unpack('<ddddddd', head)
+  if clock >= t or base > TOTAL or first_at <= t - span then
     local _
     look, rate, take = log()
     _, _, now, head, base, total, last, first, first_at, era, gone = look(KEYS[1], t, limit, span)
@@ -29,8 +30,8 @@ if total - base + cost <= limit then
   if not take then
     look, rate, take = log()
   end
-  total, last, first, first_at = take(KEYS[1], cost, span, tonumber(ARGV[3]), now, head, base, total,
-    last, first, first_at, era, gone)
+  total, last, first, first_at = take(KEYS[1], cost, span, tonumber(ARGV[3]), now, head, base,
+    total, last, first, first_at, era, gone)
 elseif ARGV[5] ~= '-1' then
   denied(KEYS[1], KEYS[2], tonumber(ARGV[5]), 'denied', t, span, limit, cost,
     total - base)

@@ -16,25 +16,9 @@
 -- it takes again, and is sent once. A denial takes nothing.
 local count, t = tonumber(ARGV[1]), redis.call('TIME')
 t = t[1] * 1000000 + t[2]
-local once, asked = false, 2 * count
-if #KEYS > asked then
-  if ARGV[2] ~= '0' then
-    asked = asked + 1
-    once = KEYS[asked]
-  end
-  local answer, same = {2}, true
-  for i = 1, #KEYS - asked do
-    local epoch = redis.call('GET', KEYS[asked + i]) or '0'
-    same = same and epoch == ARGV[2 + 8 * count + i]
-    answer[i + 1] = tonumber(epoch)
-  end
-  if not same then
-    return answer
-  end
-  local before = once and redis.call('GET', once)
-  if before then
-    return cmsgpack.unpack(before)
-  end
+local known, once = before(KEYS, ARGV, count)
+if known then
+  return known
 end
 local states, takes, fits, s, g, f = {}, {}, true, nil, nil, nil
 for i = 1, count do
@@ -79,10 +63,10 @@ for i = 1, count do
     retry, reset = g[2](used + taken, cost, limit, span, step, at, x, y)
   else
     if taken > 0 then
-      f[3](key, span, x, used + taken, now, y)
+      z = z + 1
+      f[3](key, span, x, used + taken, now, y, z)
     end
     retry, reset = f[2](used + taken, cost, limit, span, at, x)
-    z = 0
   end
   used = used + taken
   local near, more = ARGV[a + 6], ARGV[a + 7]
