@@ -336,7 +336,9 @@ impl RuledLimiter {
             None => self.limits.check_cost(subject, quota, request.cost).await,
         };
         if decided.as_ref().map_or(true, |decision| !decision.allowed) {
-            self.limits.give_all_back(each.iter().map(|(_, decision)| decision)).await;
+            // Collected: over an await a closure would keep the future from being `Send`.
+            let taken: Vec<_> = each.iter().map(|(_, decision)| decision).collect();
+            self.limits.give_all_back(taken).await;
         }
         decided
     }
