@@ -216,6 +216,31 @@ impl Quota {
         Duration::from_micros(self.terms.span_us)
     }
 
+    /// In what time a limit that is used up is all free again if nobody calls: the window, or, of
+    /// GCRA, how long its burst takes to come back. For slots it is the lease.
+    ///
+    /// ```
+    /// use coordinator_ratelimit::Quota;
+    /// use std::time::Duration;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// assert_eq!(Quota::sliding_window(10, second).refills_in(), second);
+    /// assert_eq!(Quota::gcra(10, second, 20).refills_in(), 2 * second);
+    /// ```
+    pub fn refills_in(&self) -> Duration {
+        if self.terms.kind != Kind::Gcra {
+            return self.window();
+        }
+        let us = u128::from(self.terms.limit) * u128::from(self.terms.span_us);
+        let us = us.div_ceil(u128::from(self.terms.step.max(1)));
+        Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
+    }
+
+    /// Whether it refuses nobody ([`with_shadow`](Self::with_shadow)).
+    pub fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
     /// Its name, if it has one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()

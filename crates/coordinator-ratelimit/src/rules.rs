@@ -220,9 +220,15 @@ pub struct Ruling {
     pub allowed: bool,
     /// Each rule that it was asked against; without one, it is allowed.
     pub each: Vec<(Scope, Decision)>,
+    quotas: Vec<Quota>,
 }
 
 impl Ruling {
+    /// The quota of each rule, in the order of [`each`](Self::each).
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
+    }
+
     /// As [`Decisions::retry_after`].
     pub fn retry_after(&self) -> Option<Duration> {
         self.decisions().retry_after()
@@ -260,6 +266,11 @@ impl RateLimiter {
 }
 
 impl RuledLimiter {
+    /// The limiter that the rules ask, to give back what was taken.
+    pub fn limits(&self) -> &RateLimiter {
+        &self.limits
+    }
+
     /// The rules now.
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -291,6 +302,7 @@ impl RuledLimiter {
         let rules = self.rules();
         let (own, tenant) = own(&rules, request)?;
         let mut each = Vec::with_capacity(own.len() + 1);
+        let mut quotas: Vec<_> = own.iter().map(|(.., quota)| (*quota).clone()).collect();
         if let Some(tenant) = tenant.filter(|_| !own.is_empty()) {
             let limits = self.limits.tenant(&tenant)?;
             let charges: Vec<_> = own
@@ -303,8 +315,9 @@ impl RuledLimiter {
         if let Some((subject, quota)) = everybody(&rules, request)? {
             let decision = self.ask_everybody(&subject, quota, request, &each).await?;
             each.push((Scope::Everybody, decision));
+            quotas.push(quota.clone());
         }
-        Ok(Ruling { allowed: each.iter().all(|(_, decision)| decision.allowed), each })
+        Ok(Ruling { allowed: each.iter().all(|(_, decision)| decision.allowed), each, quotas })
     }
 
     /// Asks a limit of everybody's after the others, and gives back what they took if it denies.
@@ -323,7 +336,9 @@ impl RuledLimiter {
             None => self.limits.check_cost(subject, quota, request.cost).await,
         };
         if decided.as_ref().map_or(true, |decision| !decision.allowed) {
-            self.limits.give_all_back(each.iter().map(|(_, decision)| decision)).await;
+            // Collected: over an await a closure would keep the future from being `Send`.
+            let taken: Vec<_> = each.iter().map(|(_, decision)| decision).collect();
+            self.limits.give_all_back(taken).await;
         }
         decided
     }

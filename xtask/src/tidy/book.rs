@@ -40,7 +40,8 @@ fn examples(sources: &[Source]) -> Vec<Finding> {
     };
     let pages = sources.iter().filter(|page| page.is("md") && page.text.contains("```rust"));
     let untested = pages.filter(|page| !tested(page));
-    let what = "its Rust is never compiled: include it in crates/coordinator/src/lib.rs";
+    let what = "its Rust is never compiled: include it in the lib.rs of the crate it uses, \
+                coordinator's where that is enough";
     untested.map(|page| page.at(1, "book", what)).collect()
 }
 

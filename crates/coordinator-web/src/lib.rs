@@ -1,0 +1,62 @@
+//! Rate limits for HTTP services: a tower layer and an axum extractor over coordinator's limits,
+//! with the headers and bodies that clients understand.
+//!
+//! ```
+//! use axum::{Router, body::Body, routing::get};
+//! use coordinator::ratelimit::{Quota, RateLimiter};
+//! use coordinator_web::limits::{Key, Limit, LimitLayer};
+//! use std::time::Duration;
+//! use tower::ServiceExt as _;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let limits = RateLimiter::embedded(); // or Coordinator::connect("redis://…").await?.limits()
+//! let quota = Quota::sliding_window(1, Duration::from_secs(60)).with_name("burst");
+//! let layer = LimitLayer::new(limits).with_limit(Limit::new(Key::path(), quota));
+//!
+//! let app = Router::new().route("/", get(async || "hello")).layer(layer);
+//! let request = || http::Request::get("/").body(Body::empty());
+//!
+//! let answer = app.clone().oneshot(request()?).await?;
+//! assert_eq!(answer.headers()["RateLimit-Policy"], r#""burst";q=1;w=60"#);
+//! assert_eq!(answer.headers()["RateLimit"], r#""burst";r=0;t=60"#);
+//!
+//! let answer = app.oneshot(request()?).await?;
+//! assert_eq!(answer.status(), 429);
+//! assert_eq!(answer.headers()["Retry-After"], "60");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
+//! * A request is charged to all limits that it has a key for before the service sees it, or it is
+//!   refused and charged to none.
+//! * Who comes back after `Retry-After` is let in, if nobody else took what had become free.
+//!   Seconds are rounded up, and no `t` of a refusal is later.
+//! * An outage is never told as a quota: it is 503, or let through, as was asked for.
+//! * A quota that is a shadow refuses nobody, and no header tells of it.
+//! * The service that said it is ready is the one that is called.
+//! * No header of a request is believed unless that was asked for.
+//! * No subject stands in a header, a body, a log or a `Debug`.
+//!
+//! # Not guaranteed
+//! * That several limits without a [tenant](limits::LimitLayer::with_tenant), or rules and limits
+//!   of one layer, are asked at one moment: one comes after the other, and what was taken is given
+//!   back where a later one denies, as far as the server answers.
+//! * That a request is charged whose client went away while its limits were asked, or that it is
+//!   not.
+//! * Limits of bodies: a request is charged by its head.
+//!
+//! # Features
+//! * `axum` (default): the extractor, [`Key::route`](limits::Key::route), and addresses from
+//!   axum's `ConnectInfo`. Without it everything else works over tower alone.
+//! * `redis` (default): the facade's `redis`.
+
+pub mod limits;
+
+/// The book's page of this crate, so that its examples compile and run.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../../docs/guide/web.md")]
+    struct Web;
+}

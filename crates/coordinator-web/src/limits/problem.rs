@@ -1,0 +1,94 @@
+//! Refusals: the status, the fields and the body (RFC 9457) of a request that does not go on.
+
+use super::{
+    body::LimitBody,
+    fields::{self, Told},
+};
+use coordinator::ratelimit::Source;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use serde::Serialize;
+use std::time::Duration;
+
+/// When to come back where nobody can say when it will be better.
+const SOON: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
+    violated: &'a [&'a str],
+}
+
+fn respond<B>(problem: &Problem<'_>, status: StatusCode) -> Response<LimitBody<B>> {
+    let text = serde_json::to_vec(problem).expect("texts and a number are JSON");
+    let mut response = Response::new(LimitBody::own(text));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// The answer to a request that limits denied: a quota's denial, or, if none but failure policies
+/// denied it, an outage.
+pub(super) fn refused<B>(told: &[Told], never_fits: StatusCode) -> Response<LimitBody<B>> {
+    let denied: Vec<_> = told.iter().filter(|told| !told.decision.allowed).collect();
+    let counted = |told: &&&Told| told.decision.source != Source::Fallback;
+    let violated: Vec<_> = denied.iter().filter(counted).map(|told| &*told.name).collect();
+    let latest =
+        |latest: Duration, told: &&Told| told.decision.retry_after.map(|retry| retry.max(latest));
+    let mut response;
+    if violated.is_empty() {
+        let retry = denied.iter().filter_map(|told| told.decision.retry_after).max();
+        response = unavailable(retry.unwrap_or_default().max(SOON));
+    } else {
+        let retry = denied.iter().try_fold(Duration::ZERO, latest);
+        let status = if retry.is_some() { StatusCode::TOO_MANY_REQUESTS } else { never_fits };
+        let above = "The cost of the request is above the limit: waiting does not help.";
+        let problem = Problem {
+            kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            title: "Request cannot be satisfied as assigned quota has been exceeded",
+            status: status.as_u16(),
+            detail: retry.is_none().then_some(above),
+            violated: &violated,
+        };
+        response = respond(&problem, status);
+        if let Some(retry) = retry {
+            fields::retry_after(response.headers_mut(), retry.max(SOON));
+        }
+    }
+    let status = response.status();
+    fields::tell(response.headers_mut(), status, true, told);
+    response
+}
+
+/// The answer where nobody can say whether the request is within its limits.
+pub(super) fn unknown<B>() -> Response<LimitBody<B>> {
+    unavailable(SOON)
+}
+
+fn unavailable<B>(retry: Duration) -> Response<LimitBody<B>> {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let problem = Problem {
+        kind: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        title: "Request cannot be satisfied due to temporary server capacity constraints",
+        status: status.as_u16(),
+        detail: None,
+        violated: &[],
+    };
+    let mut response = respond(&problem, status);
+    fields::retry_after(response.headers_mut(), retry);
+    response
+}
+
+/// The answer of a server whose limits are built wrongly.
+pub(super) fn broken<B>() -> Response<LimitBody<B>> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    let title = "Internal Server Error";
+    let kind = "about:blank";
+    respond(&Problem { kind, title, status: status.as_u16(), detail: None, violated: &[] }, status)
+}
