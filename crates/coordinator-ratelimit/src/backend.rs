@@ -134,13 +134,10 @@ pub(crate) struct Call {
 
 impl Call {
     /// What is remembered of a call with an id, and for how long: the same id with other limits is
-    /// another call. The limits stand in it as the FNV-1a hash of their names without epochs.
+    /// another call. The limits stand in it as the FNV-1a hash of their names.
     pub(crate) fn once(&self) -> Option<(u16, String, Duration)> {
         let ((id, ttl), first) = self.once.as_ref().zip(self.asks.first())?;
-        let limits = self
-            .asks
-            .iter()
-            .map(|ask| format!("{}:{};", ask.place.series().name(), ask.place.subject.encoded()));
+        let limits = self.asks.iter().map(|ask| format!("{};", ask.place.name()));
         let limits =
             limits.collect::<String>().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -46,7 +46,7 @@ pub struct Decision {
     pub remaining: u64,
     /// When the same call would be allowed if nobody else called: zero if it would be now, `None`
     /// if it never will because the cost is above the limit. Exact: denied a microsecond before,
-    /// allowed at it.
+    /// allowed at it. From [`Source::FastDeny`] it is no later than that.
     pub retry_after: Option<Duration>,
     /// When all of the limit is free again if nobody calls.
     pub reset_after: Duration,
@@ -135,8 +135,8 @@ impl Decision {
         self.receipt.as_deref()
     }
 
-    pub(crate) fn repeated(mut self, retry_after: Duration, passed: Duration) -> Self {
-        self.retry_after = Some(retry_after);
+    pub(crate) fn repeated(mut self, retry_after: Option<Duration>, passed: Duration) -> Self {
+        self.retry_after = retry_after;
         self.reset_after = self.reset_after.saturating_sub(passed);
         self.source = Source::FastDeny;
         self

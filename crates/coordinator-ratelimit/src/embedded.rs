@@ -186,12 +186,17 @@ impl Embedded {
             let taken = if fits { takes } else { 0 };
             let ttl = if taken > 0 { limit.take(taken, &ask.terms) } else { None };
             let used = limit.used;
-            if takes == 0
-                && let Some(unasked) = ask.unasked
-            {
+            // An admission tells of the denials that were answered before it.
+            let untold = match ask.unasked {
+                Some(unasked) if takes == 0 => Some(unasked),
+                Some(unasked) => unasked.checked_sub(1),
+                None => None,
+            };
+            if let Some(unasked) = untold {
                 let event = if ask.how == How::Shadow { Event::Shadow } else { Event::Denied };
                 self.denied(&mut state, &ask.place, &ask.terms, ask.cost, event, used, unasked, t);
-            } else if ask.near > 0 && used >= ask.near && used - taken < ask.near {
+            }
+            if ask.near > 0 && used >= ask.near && used - taken < ask.near {
                 self.approached(&mut state, ask, used, t);
             }
             let (retry_us, reset_us) = limit.rate(ask.cost, &ask.terms);
@@ -283,12 +288,18 @@ impl Embedded {
             return *given;
         }
         let mut limit = state.look(&back.place, &back.terms, t);
+        let now = limit.now;
         let given = limit.give_back(back.amount, back.receipt, &back.terms);
         let ttl = (given > 0).then(|| limit.ttl(&back.terms));
         state.keep(&back.place, limit, ttl, t);
         if given > 0 {
             let span = signed(back.terms.span_us);
-            state.returned.put(&mark, given, t, ttl_ms(span + span / 8 + 1));
+            let ninth = span.saturating_mul(9).div_euclid(8) + i64::from(span % 8 > 0);
+            let left = match back.terms.kind {
+                Kind::Gcra => signed(back.receipt[0]) - now,
+                _ => 0,
+            };
+            state.returned.put(&mark, given, t, ttl_ms(ninth.max(left)));
             if let Some(once) = &back.once {
                 state.once.remove(&format!("{}:{once}", back.place.shard));
             }

@@ -10,7 +10,8 @@ use std::{
 };
 
 /// For how long an epoch is believed before a call asks whether it still is that.
-const MAX_AGE: Duration = Duration::from_secs(1);
+/// Half a second, for a denial from memory may be as old again.
+const MAX_AGE: Duration = Duration::from_millis(500);
 /// How many are remembered.
 const ROOM: usize = 10_000;
 
@@ -66,7 +67,11 @@ impl Epochs {
         if known.len() >= ROOM && !known.contains_key(&hash) {
             known.clear();
         }
-        known.insert(hash, Known { series: place.series(), epoch, asked: now });
+        let series = place.series();
+        // Epochs only rise: an answer that comes late knows less.
+        let before = known.get(&hash).filter(|known| known.series == series);
+        let epoch = before.map_or(epoch, |before| before.epoch.max(epoch));
+        known.insert(hash, Known { series, epoch, asked: now });
     }
 
     /// Has every epoch asked for again.

@@ -1,23 +1,27 @@
 //! Where the backend does not answer: the budget of a call, and what the failure policies say.
 
 use crate::{
-    backend::{Ask, Call, How, Place, Standing, Taken},
+    backend::{Ask, Call, How, Place, Taken},
     decision::Decision,
     limiter::{Charge, RateLimiter},
     outage::FailurePolicy,
+    quota::Quota,
     telemetry,
 };
 use coordinator_core::{Error, ErrorKind, Result, clock::until};
 use std::time::Duration;
 
+/// A budget shorter than this opens no breaker.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 impl RateLimiter {
     /// Waits for the backend as long as every limit can afford. Nobody is asked while nobody has
     /// answered for a while.
-    pub(crate) async fn within_budget(
+    pub(crate) async fn within_budget<T>(
         &self,
         charges: &[Charge<'_>],
-        asked: impl Future<Output = Result<Vec<(Place, Standing)>>>,
-    ) -> Result<Vec<(Place, Standing)>> {
+        asked: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         const STEP: &str = "ratelimit.check";
         let covered = charges.iter().filter(|charge| charge.quota.failure != FailurePolicy::Report);
         let Some(budget) = covered.map(|charge| charge.quota.budget).min() else {
@@ -35,7 +39,12 @@ impl RateLimiter {
             Err(Error::new(ErrorKind::Indeterminate, STEP).with_source(why))
         });
         match &answer {
-            Err(error) if error.is_retryable() => breaker.failed(clock.now()),
+            // A budget that nobody could keep says nothing of the others.
+            Err(error) if error.is_retryable() => {
+                if clock.now().saturating_since(now) >= PATIENCE || budget >= PATIENCE {
+                    breaker.failed(clock.now());
+                }
+            }
             _ => breaker.answered(),
         }
         answer
@@ -48,9 +57,7 @@ impl RateLimiter {
         how: How,
         error: Error,
     ) -> Result<Vec<Decision>> {
-        let silent = |charge: &Charge<'_>| charge.quota.failure == FailurePolicy::Report;
-        // A wrong call is no outage.
-        if error.kind() == ErrorKind::Misuse || charges.iter().any(silent) {
+        if !covered(charges, &error) {
             return Err(error);
         }
         tracing::debug!(error = %error.chain(), "limits fall back");
@@ -101,7 +108,9 @@ impl RateLimiter {
             decision.allowed = fits || quota.shadow;
             decision.used = standing.used;
             decision.remaining = local_limit(&charges[n]).saturating_sub(standing.used);
-            decision.retry_after = standing.retry_us.map(Duration::from_micros);
+            // What does not fit into the share may fit into the limit.
+            let later = (charges[n].cost <= quota.limit()).then_some(quota.budget);
+            decision.retry_after = standing.retry_us.map(Duration::from_micros).or(later);
             decision.reset_after = Duration::from_micros(standing.reset_us);
         }
         Ok(())
@@ -149,5 +158,29 @@ fn local_limit(charge: &Charge<'_>) -> u64 {
         reason = "a share of a limit below 2^44"
     )]
     let limit = (charge.quota.limit() as f64 * share(charge).unwrap_or(1.0)) as u64;
-    limit.clamp(1, charge.quota.limit().max(1))
+    limit.clamp(charge.quota.limit().min(1), charge.quota.limit())
+}
+
+/// Whether the failure policies decide after this error.
+fn covered(charges: &[Charge<'_>], error: &Error) -> bool {
+    // A shadow refuses nobody, also where nobody can say.
+    let silent =
+        |charge: &Charge<'_>| charge.quota.failure == FailurePolicy::Report && !charge.quota.shadow;
+    // A wrong call is no outage.
+    error.kind() != ErrorKind::Misuse && !charges.iter().any(silent)
+}
+
+/// Decisions about what takes nothing.
+pub(crate) fn blindly(
+    charges: &[Charge<'_>],
+    allowed: impl Fn(&Quota) -> bool,
+    error: Error,
+) -> Result<Vec<Decision>> {
+    if !covered(charges, &error) {
+        return Err(error);
+    }
+    let blind = |charge: &Charge<'_>| {
+        Decision::blind(charge.quota, allowed(charge.quota), charge.cost).with_taken(0)
+    };
+    Ok(charges.iter().map(blind).collect())
 }

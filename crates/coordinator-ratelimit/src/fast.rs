@@ -1,6 +1,9 @@
 //! Fast deny: denials that still hold are repeated without asking anybody.
 
-use crate::{backend::Terms, decision::Decision};
+use crate::{
+    backend::{Kind, Terms},
+    decision::Decision,
+};
 use coordinator_core::{clock::Instant, key::Name};
 use std::{
     collections::HashMap,
@@ -12,7 +15,7 @@ use std::{
 /// How many denials are remembered.
 const ROOM: usize = 10_000;
 /// For how long one may be believed: a reset elsewhere is seen after that.
-const MAX_AGE: Duration = Duration::from_secs(1);
+const MAX_AGE: Duration = Duration::from_millis(500);
 
 /// The denials that this process knows of.
 #[derive(Debug, Default)]
@@ -26,12 +29,12 @@ struct Denial {
     tenant: Option<Name>,
     policy: Arc<str>,
     subject: Box<str>,
-    limit: u64,
+    terms: Terms,
     cost: u64,
     /// Until when it surely holds.
     until: Instant,
-    /// When it was asked for.
-    asked: Instant,
+    /// When it was answered, and when it fits then.
+    answered: Instant,
     retry: Duration,
     decision: Decision,
     /// How often it was repeated.
@@ -70,15 +73,19 @@ impl FastDeny {
         let hash = self.hash(question);
         let mut known = self.known();
         let denial = known.get_mut(&hash).filter(|denial| denial.is_of(question))?;
-        if now >= denial.until || cost < denial.cost || terms.limit > denial.limit {
+        let same = terms.kind == denial.terms.kind && terms.step == denial.terms.step
+            || terms.kind == Kind::Log;
+        if now >= denial.until || cost < denial.cost || terms.limit > denial.terms.limit || !same {
             return None;
         }
         denial.repeated += 1;
-        let passed = now.saturating_since(denial.asked);
+        let passed = now.saturating_since(denial.answered);
         let mut decision = denial.decision.clone();
         decision.limit = terms.limit;
         decision.remaining = terms.limit.saturating_sub(decision.used);
-        Some(decision.repeated(denial.retry.saturating_sub(passed), passed))
+        // More than was asked for then may take longer than it: no sooner, at least.
+        let retry = (cost <= terms.limit).then(|| denial.retry.saturating_sub(passed));
+        Some(decision.repeated(retry, passed))
     }
 
     /// How many calls were denied since the backend was last asked; they are counted there.
@@ -89,13 +96,23 @@ impl FastDeny {
         denial.map_or(0, |denial| std::mem::take(&mut denial.repeated))
     }
 
-    /// Remembers a denial that was asked for at `asked`.
+    /// Counts denials again that could not be told.
+    pub(crate) fn put_back(&self, question: Question<'_>, unasked: u64) {
+        let hash = self.hash(question);
+        let mut known = self.known();
+        let denial = known.get_mut(&hash).filter(|denial| denial.is_of(question));
+        if let Some(denial) = denial {
+            denial.repeated += unasked;
+        }
+    }
+
+    /// Remembers a denial that was asked for and answered then.
     pub(crate) fn remember(
         &self,
         question: Question<'_>,
-        cost: u64,
+        (terms, cost): (&Terms, u64),
         decision: &Decision,
-        asked: Instant,
+        (asked, answered): (Instant, Instant),
     ) {
         let Some(retry) = decision.retry_after.filter(|_| !decision.allowed) else { return };
         // The backend's clock may run a little faster than ours.
@@ -104,10 +121,10 @@ impl FastDeny {
             tenant: question.tenant.cloned(),
             policy: question.policy.clone(),
             subject: question.subject.into(),
-            limit: decision.limit,
+            terms: *terms,
             cost,
             until: asked + surely.min(MAX_AGE),
-            asked,
+            answered,
             retry,
             decision: decision.clone(),
             repeated: 0,

@@ -10,15 +10,16 @@ use crate::{
     decision::{Decision, Decisions, Receipt, Source, Status},
     embedded::Embedded,
     epochs::Epochs,
+    fallback,
     fast::{FastDeny, Question},
-    outage::Breaker,
+    outage::{Breaker, FailurePolicy},
     quota::Quota,
     ready::Lines,
     telemetry,
 };
 use coordinator_core::{
     Error, Result,
-    clock::{Clock, SystemClock},
+    clock::{Clock, Instant, SystemClock},
     key::Name,
 };
 use std::{
@@ -86,6 +87,13 @@ impl Inner {
     fn source(&self) -> Source {
         if self.backend.is_remote() { Source::Redis } else { Source::Embedded }
     }
+}
+
+/// What a backend answered: where each limit is and how it stands, and what is remembered of the
+/// call's id.
+pub(crate) struct Standings {
+    each: Vec<(Place, Standing)>,
+    once: Option<Arc<str>>,
 }
 
 /// One limit of several: who, how much is allowed, and what this call costs.
@@ -188,6 +196,7 @@ impl RateLimiter {
             Some(fast) => fast.unasked(self.question(subject, quota)),
             None => 0,
         });
+        let unasked = unasked.filter(|_| !quota.shadow || how == How::IfItFits);
         let how = if quota.shadow && how == How::IfItFits { How::Shadow } else { how };
         // What is above the highest limit never fits, however far above.
         let cost = cost.min(MAX + 1);
@@ -205,7 +214,7 @@ impl RateLimiter {
     }
 
     /// Asks the backend, again where a policy has got another epoch.
-    pub(crate) async fn standings(&self, mut call: Call) -> Result<Vec<(Place, Standing)>> {
+    pub(crate) async fn standings(&self, mut call: Call) -> Result<Standings> {
         let (inner, clock) = (&*self.inner, self.inner.backend.clock());
         let plain =
             |ask: &Ask| ask.terms.kind == Kind::Log && ask.how == How::IfItFits && ask.near == 0;
@@ -214,7 +223,7 @@ impl RateLimiter {
                 && plain(ask)
             {
                 let standing = inner.backend.take(ask).await?;
-                return Ok(vec![(ask.place.clone(), standing)]);
+                return Ok(Standings { each: vec![(ask.place.clone(), standing)], once: None });
             }
             let asked = clock.now();
             match inner.backend.take_all(&call).await? {
@@ -224,8 +233,9 @@ impl RateLimiter {
                             inner.epochs.learn(&ask.place, ask.place.epoch, asked);
                         }
                     }
+                    let once = call.once().map(|(_, name, _)| Arc::from(name));
                     let places = call.asks.into_iter().map(|ask| ask.place);
-                    return Ok(places.zip(standings).collect());
+                    return Ok(Standings { each: places.zip(standings).collect(), once });
                 }
                 Taken::Epochs(epochs) => {
                     for (ask, epoch) in call.asks.iter_mut().zip(epochs) {
@@ -257,10 +267,16 @@ impl RateLimiter {
         }
         // A cost of nothing takes nothing, and fits: it is a look.
         if charges.iter().all(|charge| charge.cost == 0) {
-            for ask in &mut call.asks {
-                self.enter_epoch(&mut ask.place).await?;
-            }
-            let seen = self.look(&call.asks).await?;
+            let looked = async {
+                for ask in &mut call.asks {
+                    self.enter_epoch(&mut ask.place).await?;
+                }
+                self.look(&call.asks).await
+            };
+            let seen = match self.within_budget(charges, looked).await {
+                Ok(seen) => seen,
+                Err(error) => return fallback::blindly(charges, |_| true, error),
+            };
             let each = charges.iter().zip(seen);
             return Ok(each.map(|(charge, seen)| self.looked(charge.quota, &seen, true)).collect());
         }
@@ -270,20 +286,34 @@ impl RateLimiter {
                 "one of several costs is 0: leave it out",
             ));
         }
-        let asked = self.inner.backend.clock().now();
-        let once = call.once().map(|(_, name, _)| Arc::from(name));
+        let clock = self.inner.backend.clock();
+        let asked = clock.now();
+        let untold: Vec<_> = call.asks.iter().map(|ask| ask.unasked.unwrap_or(0)).collect();
         let standings = match self.within_budget(charges, self.standings(call)).await {
             Ok(standings) => standings,
-            Err(error) => return self.fall_back(charges, how, error).await,
+            Err(error) => {
+                self.put_back(charges, &untold);
+                return self.fall_back(charges, how, error).await;
+            }
         };
-        let taken = standings.iter().any(|(_, standing)| standing.taken > 0);
+        let times = (asked, clock.now());
+        let taken = standings.each.iter().any(|(_, standing)| standing.taken > 0);
         let mut each = Vec::with_capacity(charges.len());
-        for (charge, (place, standing)) in charges.iter().zip(standings) {
-            each.push(self.decide(charge, &standing, (place, once.clone()), taken, how));
-            self.note(charge, each.last().expect("was pushed"), asked, how);
+        for (charge, (place, standing)) in charges.iter().zip(standings.each) {
+            let at = (place, standings.once.clone());
+            each.push(self.decide(charge, &standing, at, taken, how));
+            self.note(charge, each.last().expect("was pushed"), times, how);
         }
         self.keep_warm(charges, &each).await;
         Ok(each)
+    }
+
+    /// Denials that were answered from memory and could not be told are told next time.
+    fn put_back(&self, charges: &[Charge<'_>], untold: &[u64]) {
+        let Some(fast) = &self.inner.fast else { return };
+        for (charge, untold) in charges.iter().zip(untold).filter(|(_, untold)| **untold > 0) {
+            fast.put_back(self.question(charge.subject, charge.quota), *untold);
+        }
     }
 
     fn decide(
@@ -312,13 +342,7 @@ impl RateLimiter {
     }
 
     /// Remembers a denial, and counts the decision.
-    fn note(
-        &self,
-        charge: &Charge<'_>,
-        decision: &Decision,
-        asked: coordinator_core::clock::Instant,
-        how: How,
-    ) {
+    fn note(&self, charge: &Charge<'_>, decision: &Decision, times: (Instant, Instant), how: How) {
         telemetry::decided(decision, charge.quota);
         if let Some(fast) = &self.inner.fast
             && how == How::IfItFits
@@ -326,9 +350,9 @@ impl RateLimiter {
         {
             fast.remember(
                 self.question(charge.subject, charge.quota),
-                charge.cost,
+                (&charge.quota.terms, charge.cost),
                 decision,
-                asked,
+                times,
             );
         }
     }
@@ -459,9 +483,7 @@ impl RateLimiter {
         }
         // Those behind it were not asked: they are looked at.
         for charge in &charges[each.len()..] {
-            let mut decision = self.peek_cost(charge.subject, charge.quota, charge.cost).await?;
-            decision.allowed |= charge.quota.shadow;
-            each.push(decision);
+            each.push(self.look_on(*charge).await?);
         }
         Ok(Decisions::of(each))
     }
@@ -488,6 +510,23 @@ impl RateLimiter {
         let seen = self.seen(subject, quota, cost).await?;
         let room = cost == 0 || seen.retry_us == Some(0);
         Ok(self.looked(quota, &seen, room))
+    }
+
+    /// What a limit would have decided that was not asked, because another one denied; by its
+    /// failure policy where nobody can say.
+    pub(crate) async fn look_on(&self, charge: Charge<'_>) -> Result<Decision> {
+        let looked = self.peek_cost(charge.subject, charge.quota, charge.cost);
+        match self.within_budget(&[charge], looked).await {
+            Ok(mut decision) => {
+                decision.allowed |= charge.quota.shadow;
+                Ok(decision)
+            }
+            Err(error) => {
+                let open = |quota: &Quota| quota.failure == FailurePolicy::Open || quota.shadow;
+                let mut blind = fallback::blindly(&[charge], open, error)?;
+                Ok(blind.remove(0).with_taken(0))
+            }
+        }
     }
 
     /// How a limit stands; slots too.
@@ -534,9 +573,7 @@ impl RateLimiter {
         if cost > MAX {
             return Err(Error::misuse(STEP, format!("a cost is at most {MAX}")));
         }
-        let (count, period) = (u128::from(quota.terms.step), u128::from(quota.terms.span_us));
-        let worth = u128::from(cost) * count.max(period);
-        if quota.terms.kind == Kind::Gcra && worth > (1 << 52) {
+        if !quota.counts(cost) {
             return Err(Error::misuse(STEP, "a cost that is too large to count exactly"));
         }
         if cost == 0 {

@@ -51,6 +51,7 @@ pub struct Quota {
     pub(crate) policy: Arc<str>,
     /// What is wrong with it, told where it is used.
     flaw: Option<String>,
+    precision: Precision,
     pub(crate) failure: FailurePolicy,
     pub(crate) budget: Duration,
     pub(crate) shadow: bool,
@@ -68,24 +69,14 @@ impl Quota {
     /// A sliding window log: in every window `(t − window, t]`, at every alignment, at most `limit`
     /// units are admitted. Windows of 1 µs to a year.
     pub fn sliding_window(limit: u64, window: Duration) -> Self {
-        let mut quota = Self::new(Kind::Log, limit, window, 0);
-        quota.set_precision(Precision::Auto);
-        quota
+        Self::new(Kind::Log, limit, window, 0).with_precision(Precision::Auto)
     }
 
     /// The generic cell rate algorithm (ITU-T I.371), as a token bucket: `count` units per `period`
     /// on average and up to `burst` at once. It needs the least memory, and admits up to
     /// `burst + count` units in some windows of a period.
     pub fn gcra(count: u64, period: Duration, burst: u64) -> Self {
-        let mut quota = Self::new(Kind::Gcra, burst, period, count);
-        let (count, period) = (u128::from(count), period.as_micros());
-        let most = 1_u128 << 52;
-        if count == 0 {
-            quota.flaw = Some("a rate of nothing per period".to_owned());
-        } else if count * u128::from(burst) > most || u128::from(burst) * period / count > most {
-            quota.flaw = Some("a burst that is too large to count exactly".to_owned());
-        }
-        quota
+        Self::new(Kind::Gcra, burst, period, count)
     }
 
     /// A counter that begins anew at every multiple of `window` since the Unix epoch, on the
@@ -98,31 +89,19 @@ impl Quota {
     /// [`RateLimiter::enter`](crate::RateLimiter::enter). The lease is how long the slot of a
     /// process that was killed stays taken: 1 s to a year.
     pub fn concurrency(slots: u64, lease: Duration) -> Self {
-        let mut quota = Self::new(Kind::Slots, slots, lease, 0);
-        if lease < Duration::from_secs(1) {
-            quota.flaw = Some("a lease is at least a second".to_owned());
-        }
-        quota
+        Self::new(Kind::Slots, slots, lease, 0)
     }
 
     fn new(kind: Kind, limit: u64, span: Duration, step: u64) -> Self {
         let span_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         let terms = Terms { kind, limit, span_us, step };
-        let flaw = if span_us == 0 {
-            Some("a window is at least a microsecond".to_owned())
-        } else if span > LONGEST {
-            Some(format!("a window is at most {} days", LONGEST.as_secs() / 86400))
-        } else if limit > MAX {
-            Some(format!("a limit is at most {MAX}"))
-        } else {
-            None
-        };
         let policy = format!("{}{span_us}:", kind.letter()).into();
         Self {
             terms,
             name: None,
             policy,
-            flaw,
+            flaw: None,
+            precision: Precision::Auto,
             failure: FailurePolicy::Report,
             budget: Self::BUDGET,
             shadow: false,
@@ -147,24 +126,22 @@ impl Quota {
 
     /// How finely a sliding window remembers; other algorithms have no use for it.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        if precision == Precision::Granules(0) {
-            self.flaw = Some("a window has at least one granule".to_owned());
+        self.precision = precision;
+        if self.terms.kind == Kind::Log {
+            self.terms.step = match precision {
+                Precision::Auto => self.automatic_step(),
+                Precision::Exact | Precision::Granules(0) => 0,
+                Precision::Granules(n) => self.terms.span_us.div_ceil(u64::from(n)),
+            };
         }
-        self.set_precision(precision);
         self
     }
 
     /// The same quota with another limit, keeping what was consumed.
     pub fn with_limit(mut self, limit: u64) -> Self {
-        let automatic = self.automatic_step() == self.terms.step;
         self.terms.limit = limit;
-        if limit > MAX {
-            self.flaw = Some(format!("a limit is at most {MAX}"));
-        }
-        if automatic && self.terms.kind == Kind::Log {
-            self.terms.step = self.automatic_step();
-        }
-        self
+        let precision = self.precision;
+        self.with_precision(precision)
     }
 
     /// What decides where the backend cannot: default [`FailurePolicy::Report`].
@@ -257,10 +234,41 @@ impl Quota {
     /// [`Misuse`](coordinator_core::ErrorKind::Misuse) that says what is wrong with it, as every
     /// use of it would.
     pub fn validate(&self) -> Result<()> {
-        match &self.flaw {
-            Some(flaw) => Err(Error::misuse("ratelimit.quota", flaw.clone())),
+        match self.flaw.clone().or_else(|| self.terms_flaw()) {
+            Some(flaw) => Err(Error::misuse("ratelimit.quota", flaw)),
             None => Ok(()),
         }
+    }
+
+    fn terms_flaw(&self) -> Option<String> {
+        let Terms { kind, limit, span_us, step } = self.terms;
+        let longest = u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX);
+        let flaw = if span_us == 0 {
+            "a window is at least a microsecond".to_owned()
+        } else if span_us > longest {
+            format!("a window is at most {} days", LONGEST.as_secs() / 86400)
+        } else if limit > MAX {
+            format!("a limit is at most {MAX}")
+        } else if kind == Kind::Slots && span_us < 1_000_000 {
+            "a lease is at least a second".to_owned()
+        } else if kind == Kind::Gcra && step == 0 {
+            "a rate of nothing per period".to_owned()
+        } else if !self.counts(limit) {
+            "a burst that is too large to count exactly".to_owned()
+        } else if self.precision == Precision::Granules(0) {
+            "a window has at least one granule".to_owned()
+        } else {
+            return None;
+        };
+        Some(flaw)
+    }
+
+    /// Whether so many units are counted exactly: GCRA's as time, in whole numbers of a double.
+    pub(crate) fn counts(&self, units: u64) -> bool {
+        let Terms { kind, span_us, step, .. } = self.terms;
+        let (units, step) = (u128::from(units), u128::from(step.max(1)));
+        let most = 1_u128 << 52;
+        kind != Kind::Gcra || units * step <= most && units * u128::from(span_us) / step <= most
     }
 
     fn automatic_step(&self) -> u64 {
@@ -268,16 +276,6 @@ impl Quota {
             return 0;
         }
         self.terms.span_us.div_ceil(u64::from(GRANULES))
-    }
-
-    fn set_precision(&mut self, precision: Precision) {
-        if self.terms.kind == Kind::Log {
-            self.terms.step = match precision {
-                Precision::Auto => self.automatic_step(),
-                Precision::Exact | Precision::Granules(0) => 0,
-                Precision::Granules(n) => self.terms.span_us.div_ceil(u64::from(n)),
-            };
-        }
     }
 
     /// From which use on an admission is near the limit; 0 for never.

@@ -23,8 +23,15 @@ pub(crate) struct Lines(Mutex<HashMap<String, Arc<Line>>>);
 /// Who waits for one limit: the holder of the lock asks, and sleeps until there is room.
 #[derive(Debug, Default)]
 struct Line {
-    /// Until when nothing fits, as the last answer said, for a cost so high.
-    turn: tokio::sync::Mutex<Option<(Instant, u64)>>,
+    turn: tokio::sync::Mutex<Option<Turn>>,
+}
+
+/// Until when nothing fits, as the last answer said, for a cost so high and a limit so low.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    until: Instant,
+    cost: u64,
+    limit: u64,
 }
 
 impl Lines {
@@ -84,23 +91,20 @@ impl RateLimiter {
             return self.peek_denied(charge).await;
         };
         loop {
-            if let Some((full_until, least)) = *turn
-                && cost >= least
-                && clock.now() < full_until
+            if let Some(full) = turn.take()
+                && cost >= full.cost
+                && quota.limit() <= full.limit
             {
-                if full_until >= deadline {
-                    clock.sleep_until(deadline).await;
-                    return self.peek_denied(charge).await;
-                }
-                clock.sleep_until(full_until).await;
+                // Asked once more at the end: what it knows may be of before a reset.
+                clock.sleep_until(full.until.min(deadline)).await;
             }
-            *turn = None;
             let asked = clock.now();
             let delay = match self.take_quietly(charge).await {
                 Ok(decision) => {
                     // The next in line sleeps by this, and does not ask in vain.
                     if let Some(retry) = decision.retry_after.filter(|retry| !retry.is_zero()) {
-                        *turn = Some((clock.now() + retry, cost));
+                        let until = clock.now() + retry;
+                        *turn = Some(Turn { until, cost, limit: quota.limit() });
                     }
                     if decision.allowed {
                         WAITED.record(clock.now().saturating_since(began));

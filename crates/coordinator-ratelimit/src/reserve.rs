@@ -69,7 +69,6 @@ impl RateLimiter {
             subject: subject.to_owned(),
             quota: Box::new(quota.clone()),
             decision,
-            estimate,
         }))
     }
 }
@@ -103,7 +102,6 @@ pub struct Reservation {
     /// Elsewhere, or a denial were as large as a reservation.
     quota: Box<Quota>,
     decision: Decision,
-    estimate: u64,
 }
 
 impl Reservation {
@@ -122,13 +120,14 @@ impl Reservation {
     /// # Cancel safety
     /// Dropping the future leaves it open what is charged: between the estimate and the cost.
     pub async fn settle(self, cost: u64) -> Result<u64> {
-        if cost > self.estimate {
-            let more = cost - self.estimate;
-            self.limits.increment(&self.subject, &self.quota, more).await?;
+        // A failure policy takes nothing from the backend.
+        let taken = if self.decision.receipt().is_some() { self.decision.taken() } else { 0 };
+        if cost > taken {
+            self.limits.increment(&self.subject, &self.quota, cost - taken).await?;
             return Ok(cost);
         }
-        let given = self.limits.give_back(&self.decision, self.estimate - cost).await?;
-        Ok(self.estimate - given)
+        let given = self.limits.give_back(&self.decision, taken - cost).await?;
+        Ok(taken - given)
     }
 
     /// Gives all of it back; how much that was.

@@ -329,7 +329,8 @@ impl RuledLimiter {
         each: &[(Scope, Decision)],
     ) -> Result<Decision> {
         if each.iter().any(|(_, decision)| !decision.allowed) {
-            return self.limits.peek_cost(subject, quota, request.cost).await;
+            let charge = Charge::new(subject, quota).with_cost(request.cost);
+            return self.limits.look_on(charge).await;
         }
         let decided = match request.id {
             Some(id) => self.limits.once(id)?.check_cost(subject, quota, request.cost).await,

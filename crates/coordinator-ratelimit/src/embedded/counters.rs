@@ -14,13 +14,16 @@ pub(super) struct Gcra {
     clock: i64,
     /// What was ever given back, in µs.
     back: i64,
+    /// Changes where times do.
+    birth: i64,
 }
 
 impl Gcra {
     pub(super) fn look(counter: Option<Counter>, terms: &Terms, t: i64, peeks: bool) -> Looked {
         let parts = signed(terms.step);
         let Some(Counter::Gcra(mut gcra)) = counter else {
-            let counter = Counter::Gcra(Self { us: t, part: 0, parts, clock: 0, back: 0 });
+            let counter =
+                Counter::Gcra(Self { us: t, part: 0, parts, clock: 0, back: 0, birth: t });
             return Looked {
                 counter,
                 used: 0,
@@ -42,7 +45,7 @@ impl Gcra {
         } else if ahead > SKEW {
             gcra.us -= ahead;
             gcra.clock = t;
-            gcra.back += ahead;
+            gcra.birth += 1;
             moved = true;
         }
         let now = at.max(gcra.clock);
@@ -94,10 +97,13 @@ impl Gcra {
         &mut self,
         amount: u64,
         used: u64,
-        [at, _, back]: [u64; 3],
+        [at, birth, back]: [u64; 3],
         terms: &Terms,
         now: i64,
     ) -> u64 {
+        if birth != unsigned(self.birth) {
+            return 0;
+        }
         // Whatever was given back since may have been older: it is taken for that.
         let left = signed(at) - (self.back - signed(back)) - now;
         let units = i128::from(left) * i128::from(self.parts);
@@ -114,12 +120,12 @@ impl Gcra {
     }
 
     pub(super) fn reset(&mut self, now: i64) {
-        self.back += self.us - now + 1;
+        self.birth += 1;
         (self.us, self.part, self.clock) = (now, 0, now);
     }
 
     pub(super) fn receipt(&self) -> [u64; 3] {
-        [unsigned(self.us), unsigned(self.part), unsigned(self.back)]
+        [unsigned(self.us), unsigned(self.birth), unsigned(self.back)]
     }
 }
 

@@ -6,8 +6,8 @@
 -- ARGV[2] its span in µs
 -- ARGV[3] its step
 -- ARGV[4] how much to give back, at most
--- ARGV[5] the receipt: a log's time and era, GCRA's arrival time, fraction and what was given back
---         till then, a fixed window's beginning and era
+-- ARGV[5] the receipt: a log's time and era, GCRA's arrival time, birth and what was given back till
+--         then, a fixed window's beginning and era
 -- ARGV[6] its second number
 -- ARGV[7] its third number
 -- Answer: {given}; 0: it counts no more, or can no longer be told from what came after it.
@@ -20,7 +20,7 @@ if before then
 end
 local time = redis.call('TIME')
 local t = time[1] * 1000000 + time[2]
-local given = 0
+local given, keep = 0, span * 9 / 8
 if ARGV[1] == 's' then
   given = give_back(KEYS[1], t, span, step, amount, at, era)
   if given == 0 then
@@ -28,19 +28,20 @@ if ARGV[1] == 's' then
   end
 elseif ARGV[1] == 'g' then
   local look, _, _, worth, put = gcra()
-  local used, _, now, us, part, returned = look(KEYS[1], t, span, step)
+  local used, _, now, us, part, returned, birth = look(KEYS[1], t, span, step)
   -- Whatever was given back since may have been older: it is taken for that.
   local left = at - (returned - back) - now
   given = math.max(math.min(amount, used, math.floor(left * step / span)), 0)
-  if given == 0 then
+  if given == 0 or era ~= birth then
     return {0}
   end
+  keep = math.max(keep, at - now)
   local less, rest = worth(given, span, step)
   us, part = us - less, part - rest
   if part < 0 then
     us, part = us - 1, part + step
   end
-  put(KEYS[1], us, part, step, now, returned + less + 1)
+  put(KEYS[1], us, part, step, now, returned + less + 1, birth)
 else
   local look, _, put = fixed()
   local used, _, now, start, known, number = look(KEYS[1], t, span)
@@ -53,5 +54,5 @@ end
 if KEYS[3] then
   redis.call('DEL', KEYS[3])
 end
-redis.call('SET', KEYS[2], given, 'PX', math.ceil((span * 9 / 8 + SKEW) / 1000) + 1)
+redis.call('SET', KEYS[2], given, 'PX', math.ceil((keep + SKEW) / 1000) + 1)
 return {given}

@@ -24,10 +24,10 @@ if ARGV[1] == 's' then
   end
 elseif ARGV[1] == 'g' then
   local look, _, _, _, put = gcra()
-  local now, us, back, _
-  used, _, now, us, _, back = look(KEYS[1], t, span, step)
+  local now, back, birth, _
+  used, _, now, _, _, back, birth = look(KEYS[1], t, span, step)
   if used > 0 then
-    put(KEYS[1], now, 0, step, now, back + us - now + 1)
+    put(KEYS[1], now, 0, step, now, back, birth + 1)
   end
 else
   local look, _, put = fixed()

@@ -32,9 +32,11 @@ if total - base + cost <= limit then
   end
   total, last, first, first_at = take(KEYS[1], cost, span, tonumber(ARGV[3]), now, head, base,
     total, last, first, first_at, era, gone)
-elseif ARGV[5] ~= '-1' then
-  denied(KEYS[1], KEYS[2], tonumber(ARGV[5]), 'denied', t, span, limit, cost,
-    total - base)
+end
+if ARGV[5] ~= '-1' and (taken == 0 or ARGV[5] ~= '0') then
+  -- An admission tells of the denials that were answered before it.
+  local more = tonumber(ARGV[5]) - (taken == 0 and 0 or 1)
+  denied(KEYS[1], KEYS[2], more, 'denied', t, span, limit, cost, total - base)
 end
 local need, retry = total + cost - limit, 0
 if cost > limit then

@@ -58,9 +58,10 @@ for i = 1, count do
     x, y, z = last, era, 0
   elseif kind == 'g' then
     if taken > 0 then
-      x, y = g[3](key, taken, span, step, now, x, y, z)
+      x, y = g[3](key, taken, span, step, now, x, y, z, last)
     end
     retry, reset = g[2](used + taken, cost, limit, span, step, at, x, y)
+    y = last
   else
     if taken > 0 then
       z = z + 1
@@ -70,10 +71,12 @@ for i = 1, count do
   end
   used = used + taken
   local near, more = ARGV[a + 6], ARGV[a + 7]
-  if takes[i] == 0 and more ~= '-1' then
+  if more ~= '-1' and (takes[i] == 0 or more ~= '0') then
     local event = ARGV[a + 5] == '3' and 'shadow' or 'denied'
-    denied(key, KEYS[2 * i], tonumber(more), event, t, span, limit, cost, used)
-  elseif near ~= '0' then
+    more = tonumber(more) - (takes[i] == 0 and 0 or 1)
+    denied(key, KEYS[2 * i], more, event, t, span, limit, cost, used)
+  end
+  if near ~= '0' and taken > 0 then
     approached(key, tonumber(near), used, taken, t, span, limit, cost)
   end
   local n = 7 * i - 5

@@ -41,6 +41,7 @@ cases! {
     a_refund_of_what_has_left_the_window_gives_nothing
     a_refund_of_the_newest_leaves_the_older_as_they_were
     a_refund_forgets_the_id_of_its_call
+    a_refund_of_gcra_is_remembered_as_long_as_it_could_count
     a_replayed_call_is_given_back_once
     memory_of_a_violation_begins_with_its_window
     what_was_reset_is_free_and_cannot_be_refunded
@@ -265,6 +266,23 @@ async fn a_refund_of_the_newest_leaves_the_older_as_they_were(mut stage: Stage) 
     stage.take(&ask).await?;
     stage.elapse(SECOND * 10).await;
     ensure!(stage.used(&ask).await? == 5, "the older stay for {}", stage.used(&ask).await?);
+    Ok(())
+}
+
+async fn a_refund_of_gcra_is_remembered_as_long_as_it_could_count(mut stage: Stage) -> Verdict {
+    let ask = ask("a", &Quota::gcra(1, SECOND, 100), 20);
+    let (_, first) = stage.taken(&call(vec![ask.clone()])).await?;
+    stage.taken(&call(vec![ask.clone()])).await?;
+    ensure!(stage.give_back(&ask, &first[0]).await? == 20, "it was just taken");
+    stage.elapse(SECOND * 5).await;
+    stage.give_back(&ask, &first[0]).await?;
+    ensure!(stage.used(&ask).await? == 15, "{} are left", stage.used(&ask).await?);
+    // After a reset and the end of the key nothing of before counts.
+    let (_, old) = stage.taken(&call(vec![ask.clone()])).await?;
+    stage.backend.reset(&ask.place, &ask.terms).await.map_err(|error| error.chain())?;
+    stage.elapse(SECOND * 3).await;
+    stage.taken(&call(vec![ask.clone()])).await?;
+    ensure!(stage.give_back(&ask, &old[0]).await? == 0, "another's was given back");
     Ok(())
 }
 
