@@ -195,7 +195,7 @@ impl RateLimiter {
     }
 
     /// Asks the backend, again where a policy has got another epoch.
-    pub(crate) async fn standings(&self, mut call: Call) -> Result<Vec<Standing>> {
+    pub(crate) async fn standings(&self, call: &mut Call) -> Result<Vec<Standing>> {
         let (inner, clock) = (&*self.inner, self.inner.backend.clock());
         let plain =
             |ask: &Ask| ask.terms.kind == Kind::Log && ask.how == How::IfItFits && ask.near == 0;
@@ -206,7 +206,7 @@ impl RateLimiter {
                 return Ok(vec![inner.backend.take(ask).await?]);
             }
             let asked = clock.now();
-            match inner.backend.take_all(&call).await? {
+            match inner.backend.take_all(call).await? {
                 Taken::Decided { standings, .. } => {
                     if call.check_epochs {
                         for ask in &call.asks {
@@ -255,17 +255,17 @@ impl RateLimiter {
                 "one of several costs is 0: leave it out",
             ));
         }
-        let places: Vec<_> = call.asks.iter().map(|ask| ask.place.clone()).collect();
         let asked = self.inner.backend.clock().now();
-        let standings = match self.within_budget(charges, self.standings(call)).await {
+        let standings = match self.within_budget(charges, self.standings(&mut call)).await {
             Ok(standings) => standings,
             Err(error) => return self.fall_back(charges, how, error).await,
         };
         let taken = standings.iter().any(|standing| standing.taken > 0);
         let mut each = Vec::with_capacity(charges.len());
-        for ((charge, standing), place) in charges.iter().zip(&standings).zip(places) {
-            each.push(self.decide(charge, standing, place, taken, how));
-            self.note(charge, each.last().expect("was pushed"), asked, how);
+        for ((charge, standing), ask) in charges.iter().zip(&standings).zip(call.asks) {
+            let decision = self.decide(charge, standing, ask.place, taken, how);
+            self.note(charge, &decision, asked, how);
+            each.push(decision);
         }
         self.keep_warm(charges, &each).await;
         Ok(each)
@@ -275,7 +275,7 @@ impl RateLimiter {
         &self,
         charge: &Charge<'_>,
         standing: &Standing,
-        mut place: Place,
+        place: Place,
         taken: bool,
         how: How,
     ) -> Decision {
@@ -286,8 +286,6 @@ impl RateLimiter {
         let mut decision = Decision::of(quota, standing, fits || quota.shadow, source);
         decision.shadowed = quota.shadow && !fits;
         if standing.taken > 0 {
-            // It was just asked for: what the epoch is is known.
-            self.inner.epochs.enter(&mut place, self.inner.backend.clock().now());
             decision = decision.with_receipt(Receipt {
                 place,
                 terms: quota.terms,
