@@ -1,7 +1,7 @@
-//! Locks of this workspace beside a bare client and another crate: one run, one table.
+//! Parts of this workspace beside a bare client and other crates: one run, one table.
 //!
 //! Rounds of all contenders take turns, so that whatever else the machine does hits all alike,
-//! and what is judged are ratios within a round. `cargo xtask bench locks` builds and starts it.
+//! and what is judged are ratios within a round. `cargo xtask bench` builds and starts it.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark times real work on tasks of its own")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measured")]
@@ -11,6 +11,7 @@ mod figures;
 mod handoff;
 mod machine;
 mod peers;
+mod ratelimit;
 mod renewal;
 mod report;
 mod uncontended;
@@ -21,9 +22,12 @@ use coordinator_harness::RedisServer;
 use report::Report;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-/// Measures locks over a private redis-server and prints the figures as Markdown.
+/// Measures over a private redis-server and prints the figures as Markdown.
 #[derive(Debug, Parser)]
 struct Cli {
+    /// What to measure
+    #[arg(value_enum, default_value = "locks")]
+    part: Part,
     /// How long each contender runs in each round
     #[arg(long, default_value_t = 2)]
     seconds: u64,
@@ -39,6 +43,12 @@ struct Cli {
     /// Holds locks at this server and prints what that costs; for the process that measures it
     #[arg(long, hide = true)]
     hold_at: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Locks,
+    Ratelimit,
 }
 
 /// What every scenario is told.
@@ -64,17 +74,9 @@ async fn main() -> Result<ExitCode> {
     };
     let mut report = Report::new(machine::Machine::look(&server).await?);
     let wanted = |title: &str| cli.only.as_ref().is_none_or(|part| title.contains(part));
-    if wanted(uncontended::TITLE) {
-        uncontended::run(&plan, &mut report).await?;
-    }
-    for scene in contended::SCENES.iter().filter(|scene| wanted(scene.title)) {
-        contended::run(&plan, scene, &server, &mut report).await?;
-    }
-    if wanted(handoff::TITLE) {
-        handoff::run(&plan, &mut report).await?;
-    }
-    if wanted(renewal::TITLE) {
-        renewal::run(&plan, &mut report).await?;
+    match cli.part {
+        Part::Locks => locks(&plan, wanted, &server, &mut report).await?,
+        Part::Ratelimit => ratelimit::run(&plan, wanted, &server, &mut report).await?,
     }
     println!("{}", report.markdown());
     if let Some(path) = &cli.json {
@@ -83,4 +85,25 @@ async fn main() -> Result<ExitCode> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn locks(
+    plan: &Plan,
+    wanted: impl Fn(&str) -> bool,
+    server: &RedisServer,
+    report: &mut Report,
+) -> Result<()> {
+    if wanted(uncontended::TITLE) {
+        uncontended::run(plan, report).await?;
+    }
+    for scene in contended::SCENES.iter().filter(|scene| wanted(scene.title)) {
+        contended::run(plan, scene, server, report).await?;
+    }
+    if wanted(handoff::TITLE) {
+        handoff::run(plan, report).await?;
+    }
+    if wanted(renewal::TITLE) {
+        renewal::run(plan, report).await?;
+    }
+    Ok(())
 }

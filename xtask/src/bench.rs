@@ -20,6 +20,23 @@ pub(crate) struct Args {
 enum Part {
     /// Locks beside a bare client, a BLPOP baton, rslock and SET NX; goals that are missed fail
     Locks(Options),
+    /// Rate limits beside their bare script, trypema, GCRA and a naive zset; missed goals fail
+    Ratelimit(Options),
+}
+
+impl Part {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Locks(_) => "locks",
+            Self::Ratelimit(_) => "ratelimit",
+        }
+    }
+
+    fn options(&self) -> &Options {
+        match self {
+            Self::Locks(options) | Self::Ratelimit(options) => options,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -41,18 +58,21 @@ struct Options {
     markdown: Option<PathBuf>,
 }
 
-const BEGIN: &str = "<!-- bench locks: begin -->";
-const END: &str = "<!-- bench locks: end -->";
+/// What stands around the table of a part.
+fn marks(part: &str) -> [String; 2] {
+    ["begin", "end"].map(|which| format!("<!-- bench {part}: {which} -->"))
+}
 
 /// Builds, runs, and writes what was asked for. Missed goals are a failure.
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    let Part::Locks(options) = &args.part;
+    let (part, options) = (args.part.name(), args.part.options());
     setup::run()?;
     let page = match &options.markdown {
-        Some(path) => Some(Page::read(path)?),
+        Some(path) => Some(Page::read(path, part)?),
         None => None,
     };
     let mut bench = Command::new(build()?);
+    bench.arg(part);
     bench.args(["--seconds", &options.seconds.to_string()]);
     bench.args(["--rounds", &options.rounds.to_string()]);
     if let Some(part) = &options.only {
@@ -87,29 +107,33 @@ fn build() -> Result<String> {
 #[derive(Debug)]
 struct Page<'a> {
     path: &'a Path,
+    part: &'static str,
     text: String,
 }
 
 impl<'a> Page<'a> {
     /// Looks for the place before minutes are spent on measuring.
-    fn read(path: &'a Path) -> Result<Self> {
+    fn read(path: &'a Path, part: &'static str) -> Result<Self> {
         let text =
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        filled(&text, "").with_context(|| format!("{} has no {BEGIN} … {END}", path.display()))?;
-        Ok(Self { path, text })
+        let [begin, end] = marks(part);
+        filled(&text, part, "")
+            .with_context(|| format!("{} has no {begin} … {end}", path.display()))?;
+        Ok(Self { path, part, text })
     }
 
     fn write(&self, table: &str) -> Result<()> {
-        let text = filled(&self.text, table).context("the marks were there before")?;
+        let text = filled(&self.text, self.part, table).context("the marks were there before")?;
         fs::write(self.path, text).with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 
 /// The page with this between its marks.
-fn filled(page: &str, table: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", table.trim()))
+fn filled(page: &str, part: &str, table: &str) -> Option<String> {
+    let [begin, end] = marks(part);
+    let (before, rest) = page.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{}\n{end}{after}", table.trim()))
 }
 
 #[cfg(test)]
@@ -117,11 +141,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_the_marks_changes() {
-        let page = format!("# A\n{BEGIN}\nold\n{END}\n# B\n");
-        let new = filled(&page, "| new |\n").unwrap();
-        assert_eq!(new, format!("# A\n{BEGIN}\n| new |\n{END}\n# B\n"));
-        assert_eq!(filled(&new, "| new |"), Some(new.clone()));
-        assert_eq!(filled(&format!("{END}{BEGIN}"), "x"), None);
+    fn only_what_stands_between_the_marks_of_the_part_changes() {
+        let [begin, end] = marks("a");
+        let other = "<!-- bench b: begin -->\nkept\n<!-- bench b: end -->\n";
+        let page = format!("{other}# A\n{begin}\nold\n{end}\n# B\n");
+        let new = filled(&page, "a", "| new |\n").unwrap();
+        assert_eq!(new, format!("{other}# A\n{begin}\n| new |\n{end}\n# B\n"));
+        assert_eq!(filled(&new, "a", "| new |"), Some(new.clone()));
+        assert_eq!(filled(&format!("{end}{begin}"), "a", "x"), None);
+        assert_eq!(filled(other, "a", "x"), None);
     }
 }

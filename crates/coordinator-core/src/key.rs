@@ -4,7 +4,7 @@
 
 use crate::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// The version of the key layout, part of every key: two layouts never share a key.
 pub const LAYOUT: u32 = 1;
@@ -54,7 +54,13 @@ impl Name {
                 format!("a name of {} bytes is longer than {NAME_MAX_BYTES}", raw.len()),
             ));
         }
-        Ok(Self { raw: raw.into(), encoded: encode(raw).into() })
+        let encoded = encode(raw);
+        let raw: Arc<str> = raw.into();
+        let encoded = match encoded {
+            Cow::Borrowed(_) => raw.clone(),
+            Cow::Owned(encoded) => encoded.into(),
+        };
+        Ok(Self { raw, encoded })
     }
 
     /// A name made of a fixed kind and parts, joined by colons, as in `crew:42:plan`.
@@ -122,8 +128,9 @@ impl fmt::Display for Name {
     }
 }
 
-fn encode(raw: &str) -> String {
-    utf8_percent_encode(raw, ENCODED).to_string()
+/// Borrowed where nothing needs encoding.
+fn encode(raw: &str) -> Cow<'_, str> {
+    utf8_percent_encode(raw, ENCODED).into()
 }
 
 /// All keys of one application: `<prefix>:<layout>:` stands before each.

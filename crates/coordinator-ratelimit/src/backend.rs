@@ -59,7 +59,21 @@ impl Place {
     /// `<tenant>:<algorithm and span>:<name>:<epoch>:<subject>`, the same on every backend.
     pub(crate) fn name(&self) -> String {
         let tenant = self.tenant.as_ref().map_or("", Name::encoded);
-        format!("{tenant}:{}:{}:{}", self.policy, self.epoch, self.subject.encoded())
+        let subject = self.subject.encoded();
+        let length = tenant.len() + self.policy.len() + subject.len() + 24;
+        let mut name = String::with_capacity(length);
+        name.push_str(tenant);
+        name.push(':');
+        name.push_str(&self.policy);
+        name.push(':');
+        // Few policies were ever reset, and every check makes this name.
+        match self.epoch {
+            0 => name.push('0'),
+            epoch => name.push_str(&epoch.to_string()),
+        }
+        name.push(':');
+        name.push_str(subject);
+        name
     }
 
     /// What has an epoch.

@@ -1,5 +1,6 @@
 //! `RateLimiter`: what is asked of limits, and the way of a call through this process.
 
+mod look;
 mod once;
 mod reset;
 
@@ -7,12 +8,12 @@ pub use once::Once;
 
 use crate::{
     backend::{Ask, Backend, Call, How, Kind, MAX, Place, SHARDS, Seen, Standing, Taken},
-    decision::{Decision, Decisions, Receipt, Source, Status},
+    decision::{Decision, Decisions, Receipt, Source},
     embedded::Embedded,
     epochs::Epochs,
     fallback,
     fast::{FastDeny, Question},
-    outage::{Breaker, FailurePolicy},
+    outage::Breaker,
     quota::Quota,
     ready::Lines,
     telemetry,
@@ -87,13 +88,6 @@ impl Inner {
     fn source(&self) -> Source {
         if self.backend.is_remote() { Source::Redis } else { Source::Embedded }
     }
-}
-
-/// What a backend answered: where each limit is and how it stands, and what is remembered of the
-/// call's id.
-pub(crate) struct Standings {
-    each: Vec<(Place, Standing)>,
-    once: Option<Arc<str>>,
 }
 
 /// One limit of several: who, how much is allowed, and what this call costs.
@@ -214,7 +208,7 @@ impl RateLimiter {
     }
 
     /// Asks the backend, again where a policy has got another epoch.
-    pub(crate) async fn standings(&self, mut call: Call) -> Result<Standings> {
+    pub(crate) async fn standings(&self, call: &mut Call) -> Result<Vec<Standing>> {
         let (inner, clock) = (&*self.inner, self.inner.backend.clock());
         let plain =
             |ask: &Ask| ask.terms.kind == Kind::Log && ask.how == How::IfItFits && ask.near == 0;
@@ -222,20 +216,17 @@ impl RateLimiter {
             if let ([ask], None, false) = (&call.asks[..], &call.once, call.check_epochs)
                 && plain(ask)
             {
-                let standing = inner.backend.take(ask).await?;
-                return Ok(Standings { each: vec![(ask.place.clone(), standing)], once: None });
+                return Ok(vec![inner.backend.take(ask).await?]);
             }
             let asked = clock.now();
-            match inner.backend.take_all(&call).await? {
+            match inner.backend.take_all(call).await? {
                 Taken::Decided { standings, .. } => {
                     if call.check_epochs {
                         for ask in &call.asks {
                             inner.epochs.learn(&ask.place, ask.place.epoch, asked);
                         }
                     }
-                    let once = call.once().map(|(_, name, _)| Arc::from(name));
-                    let places = call.asks.into_iter().map(|ask| ask.place);
-                    return Ok(Standings { each: places.zip(standings).collect(), once });
+                    return Ok(standings);
                 }
                 Taken::Epochs(epochs) => {
                     for (ask, epoch) in call.asks.iter_mut().zip(epochs) {
@@ -289,7 +280,7 @@ impl RateLimiter {
         let clock = self.inner.backend.clock();
         let asked = clock.now();
         let untold: Vec<_> = call.asks.iter().map(|ask| ask.unasked.unwrap_or(0)).collect();
-        let standings = match self.within_budget(charges, self.standings(call)).await {
+        let standings = match self.within_budget(charges, self.standings(&mut call)).await {
             Ok(standings) => standings,
             Err(error) => {
                 self.put_back(charges, &untold);
@@ -297,12 +288,13 @@ impl RateLimiter {
             }
         };
         let times = (asked, clock.now());
-        let taken = standings.each.iter().any(|(_, standing)| standing.taken > 0);
+        let taken = standings.iter().any(|standing| standing.taken > 0);
         let mut each = Vec::with_capacity(charges.len());
-        for (charge, (place, standing)) in charges.iter().zip(standings.each) {
-            let at = (place, standings.once.clone());
-            each.push(self.decide(charge, &standing, at, taken, how));
-            self.note(charge, each.last().expect("was pushed"), times, how);
+        let once: Option<Arc<str>> = call.once().map(|(_, name, _)| name.into());
+        for ((charge, standing), ask) in charges.iter().zip(&standings).zip(call.asks) {
+            let decision = self.decide(charge, standing, (ask.place, once.clone()), taken, how);
+            self.note(charge, &decision, times, how);
+            each.push(decision);
         }
         self.keep_warm(charges, &each).await;
         Ok(each)
@@ -486,77 +478,6 @@ impl RateLimiter {
             each.push(self.look_on(*charge).await?);
         }
         Ok(Decisions::of(each))
-    }
-
-    /// What [`check`](Self::check) would decide, without taking anything.
-    ///
-    /// # Errors
-    /// As [`status`](Self::status).
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn peek(&self, subject: &str, quota: &Quota) -> Result<Decision> {
-        self.peek_cost(subject, quota, 1).await
-    }
-
-    /// What [`check_cost`](Self::check_cost) would decide, without taking anything.
-    ///
-    /// # Errors
-    /// As [`status`](Self::status).
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn peek_cost(&self, subject: &str, quota: &Quota, cost: u64) -> Result<Decision> {
-        let seen = self.seen(subject, quota, cost).await?;
-        let room = cost == 0 || seen.retry_us == Some(0);
-        Ok(self.looked(quota, &seen, room))
-    }
-
-    /// What a limit would have decided that was not asked, because another one denied; by its
-    /// failure policy where nobody can say.
-    pub(crate) async fn look_on(&self, charge: Charge<'_>) -> Result<Decision> {
-        let looked = self.peek_cost(charge.subject, charge.quota, charge.cost);
-        match self.within_budget(&[charge], looked).await {
-            Ok(mut decision) => {
-                decision.allowed |= charge.quota.shadow;
-                Ok(decision)
-            }
-            Err(error) => {
-                let open = |quota: &Quota| quota.failure == FailurePolicy::Open || quota.shadow;
-                let mut blind = fallback::blindly(&[charge], open, error)?;
-                Ok(blind.remove(0).with_taken(0))
-            }
-        }
-    }
-
-    /// How a limit stands; slots too.
-    ///
-    /// # Errors
-    /// As [`check`](Self::check), and whatever the failure policy says where the backend cannot be
-    /// asked: nobody else knows.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn status(&self, subject: &str, quota: &Quota) -> Result<Status> {
-        let seen = self.seen(subject, quota, 1).await?;
-        Ok(Status {
-            limit: quota.limit(),
-            used: seen.used,
-            remaining: quota.limit().saturating_sub(seen.used),
-            reset_after: Duration::from_micros(seen.reset_us),
-            denials: seen.denials,
-        })
-    }
-
-    async fn seen(&self, subject: &str, quota: &Quota, cost: u64) -> Result<Seen> {
-        let mut place = self.place(subject, quota)?;
-        if !quota.is_concurrency() {
-            self.enter_epoch(&mut place).await?;
-        }
-        let (terms, cost) = (quota.terms, cost.min(MAX + 1));
-        let ask = Ask { place, terms, cost, how: How::IfItFits, near: 0, unasked: None };
-        let mut seen = self.look(&[ask]).await?;
-        seen.pop().ok_or_else(|| Error::corrupt("ratelimit.peek", "no answer for the limit"))
     }
 
     /// Counts a cost whether it fits or not: for what happened already. The decision says how the

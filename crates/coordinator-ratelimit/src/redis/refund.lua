@@ -6,8 +6,8 @@
 -- ARGV[2] its span in µs
 -- ARGV[3] its step
 -- ARGV[4] how much to give back, at most
--- ARGV[5] the receipt: a log's time and era, GCRA's arrival time, birth and what was given back till
---         then, a fixed window's beginning and era
+-- ARGV[5] the receipt: a log's time and era; GCRA's arrival time, birth and what was given back
+--         till then; a fixed window's beginning, era and the admission's number
 -- ARGV[6] its second number
 -- ARGV[7] its third number
 -- Answer: {given}; 0: it counts no more, or can no longer be told from what came after it.

@@ -80,11 +80,9 @@ for i = 1, count do
     approached(key, tonumber(near), used, taken, t, span, limit, cost)
   end
   local n = 7 * i - 5
-  answer[n], answer[n + 1], answer[n + 2], answer[n + 3] = taken, used, retry, reset
+  answer[n], answer[n + 1], answer[n + 2], answer[n + 3] = taken, used,
+    cost > limit and -1 or retry, reset
   answer[n + 4], answer[n + 5], answer[n + 6] = x, y, z
-  if cost > limit then
-    answer[n + 2] = -1
-  end
 end
 if once and fits then
   redis.call('SET', once, cmsgpack.pack(answer), 'PX', ARGV[2])
