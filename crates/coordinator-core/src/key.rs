@@ -55,12 +55,9 @@ impl Name {
             ));
         }
         let encoded = encode(raw);
-        let raw: Arc<str> = raw.into();
-        let encoded = match encoded {
-            Cow::Borrowed(_) => raw.clone(),
-            Cow::Owned(encoded) => encoded.into(),
-        };
-        Ok(Self { raw, encoded })
+        let name: Arc<str> = raw.into();
+        let encoded = if encoded == raw { name.clone() } else { encoded.as_ref().into() };
+        Ok(Self { raw: name, encoded })
     }
 
     /// A name made of a fixed kind and parts, joined by colons, as in `crew:42:plan`.
@@ -128,7 +125,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// Borrowed where nothing needs encoding.
+/// Without an allocation where nothing needs encoding.
 fn encode(raw: &str) -> Cow<'_, str> {
     utf8_percent_encode(raw, ENCODED).into()
 }
