@@ -61,6 +61,7 @@ macro_rules! on_every_backend {
     };
 }
 
+mod operator;
 on_every_backend! {
     processes_share_a_limit
     a_changed_limit_keeps_what_was_consumed

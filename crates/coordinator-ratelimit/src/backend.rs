@@ -242,6 +242,12 @@ pub(crate) enum Event {
     Denied,
     Shadow,
     Near,
+    /// A later version's.
+    #[cfg_attr(
+        not(any(feature = "redis", test)),
+        expect(dead_code, reason = "one process has one version")
+    )]
+    Unknown,
 }
 
 /// A record of a violation.

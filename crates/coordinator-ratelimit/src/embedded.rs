@@ -4,6 +4,7 @@
 //! `TIME`; what expires does so in whole ms, as a server's keys.
 
 mod counters;
+mod debug;
 mod expiring;
 mod log;
 mod records;
@@ -28,7 +29,6 @@ use tokio::sync::watch;
 /// By how many µs a limit may be ahead of the clock before its times are moved back.
 const SKEW: i64 = 1_000_000;
 
-#[derive(Debug)]
 pub(crate) struct Embedded {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -36,7 +36,7 @@ pub(crate) struct Embedded {
     recorded: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     limits: Expiring<Counter>,
     slots: Expiring<Slots>,

@@ -16,12 +16,16 @@ use std::{
 const ROOM: usize = 10_000;
 /// For how long one may be believed: a reset elsewhere is seen after that.
 const MAX_AGE: Duration = Duration::from_millis(500);
+/// How often those that hold no longer are looked for, at most: all of them are gone through.
+const SWEEP: Duration = Duration::from_millis(100);
 
 /// The denials that this process knows of.
 #[derive(Debug, Default)]
 pub(crate) struct FastDeny {
     hasher: RandomState,
     known: Mutex<HashMap<u64, Denial>>,
+    /// When they were last swept; only taken while `known` is.
+    swept: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -132,9 +136,13 @@ impl FastDeny {
         let hash = self.hash(question);
         let mut known = self.known();
         if known.len() >= ROOM && !known.contains_key(&hash) {
-            known.retain(|_, denial| denial.until > asked);
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            if swept.is_none_or(|swept| asked >= swept + SWEEP) {
+                *swept = Some(asked);
+                known.retain(|_, denial| denial.until > asked);
+            }
             if known.len() >= ROOM {
-                // All of them hold: one more is asked for instead.
+                // No room, as far as is known: one more is asked for instead.
                 return;
             }
         }
@@ -158,5 +166,35 @@ impl Denial {
         *self.subject == *question.subject
             && *self.policy == **question.policy
             && self.tenant.as_ref() == question.tenant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{backend::Standing, decision::Source, quota::Quota};
+
+    #[test]
+    fn a_full_memory_is_swept_ten_times_a_second_at_most() {
+        let ms = Duration::from_millis;
+        let quota = Quota::sliding_window(1, Duration::from_secs(1));
+        let standing =
+            Standing { taken: 0, used: 1, retry_us: Some(50_000), reset_us: 0, receipt: [0; 3] };
+        let denial = Decision::of(&quota, &standing, false, Source::Redis);
+        let fast = FastDeny::default();
+        let start = Instant::from_start(ms(1000));
+        let remember = |n: usize, asked| {
+            let subject = format!("subject-{n}");
+            let question = Question { tenant: None, policy: &quota.policy, subject: &subject };
+            fast.remember(question, (&quota.terms, 1), &denial, (asked, asked));
+            fast.known().len()
+        };
+        for n in 0..ROOM {
+            remember(n, start);
+        }
+        assert_eq!(remember(ROOM, start), ROOM, "all of them hold");
+        // None of them holds, which nobody looks at yet.
+        assert_eq!(remember(ROOM, start + ms(99)), ROOM);
+        assert_eq!(remember(ROOM, start + SWEEP), 1);
     }
 }

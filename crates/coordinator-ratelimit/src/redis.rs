@@ -5,7 +5,7 @@ use crate::backend::{
     SHARDS, Seen, Series, Standing, Taken, Terms,
 };
 use coordinator_core::{
-    BoxFuture, Error, Result,
+    BoxFuture, Result,
     clock::Clock,
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Message, Script, Subscription},
@@ -151,16 +151,28 @@ fn standing(fields: &mut Fields) -> Result<Standing> {
     })
 }
 
+/// A record; one that a later version wrote is told too, since whoever reads goes on behind it.
 fn record(fields: &mut Fields) -> Result<Record> {
     let id = (fields.unsigned()?, fields.unsigned()?);
+    Ok(known(id, fields).unwrap_or_else(|_| Record {
+        id,
+        event: Event::Unknown,
+        name: String::new(),
+        count: 0,
+        limit: 0,
+        used: 0,
+        cost: 0,
+        span_us: 0,
+        first: false,
+    }))
+}
+
+fn known(id: (u64, u64), fields: &mut Fields) -> Result<Record> {
     let event = match fields.text()?.as_str() {
         "denied" => Event::Denied,
         "shadow" => Event::Shadow,
         "near" => Event::Near,
-        other => {
-            let why = format!("a record of {other:?}");
-            return Err(Error::corrupt(VIOLATIONS.name(), why));
-        }
+        _ => Event::Unknown,
     };
     Ok(Record {
         id,

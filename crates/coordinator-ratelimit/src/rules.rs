@@ -1,5 +1,7 @@
 //! Rules: which quotas a request must pass, by user, company and endpoint; replaced while running.
 
+mod operator;
+
 use crate::{
     decision::{Decision, Decisions},
     limiter::{Charge, RateLimiter},

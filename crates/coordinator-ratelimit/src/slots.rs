@@ -14,6 +14,7 @@ use coordinator_core::{
     key::Name,
 };
 use std::{
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -41,14 +42,12 @@ impl Entrance {
 
 /// A slot. It is prolonged in the background every third of its lease, and given back when it is
 /// dropped.
-#[derive(Debug)]
 #[must_use = "a slot that is dropped is given back"]
 pub struct Slot {
     shared: Arc<Held>,
     _counted: Counted,
 }
 
-#[derive(Debug)]
 struct Held {
     limits: RateLimiter,
     quota: Quota,
@@ -190,6 +189,16 @@ impl Slot {
     }
 }
 
+/// Without the token, which is all that it takes to give the slot back.
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("place", &self.shared.place.name())
+            .field("valid", &self.is_valid())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         // Told first, so that nobody prolongs what is given back.
@@ -202,5 +211,22 @@ impl Drop for Slot {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slot_shows_its_place_and_not_its_token() {
+        let limits = RateLimiter::embedded();
+        let quota = Quota::concurrency(1, Duration::from_secs(9));
+        let slot = limits.enter("bob", &quota).await.expect("an answer").slot().expect("a slot");
+        let token = slot.shared.token.as_str().to_owned();
+        let shown = format!("{:?}", Entrance::Slot(slot));
+        assert!(shown.contains("bob") && shown.contains("valid: true"), "{shown}");
+        assert!(!shown.contains(&token), "{shown}");
+        assert!(!format!("{limits:?}").contains(&token));
     }
 }

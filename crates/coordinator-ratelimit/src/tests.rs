@@ -8,6 +8,7 @@ mod oracle;
 mod scripts;
 mod stage;
 mod twins;
+mod watch;
 
 use crate::{
     backend::{Ask, Call, How, Place},

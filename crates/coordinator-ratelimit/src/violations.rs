@@ -4,9 +4,12 @@ use crate::{
     backend::{Alerts, Backend, Event, From, Record, SHARDS},
     limiter::RateLimiter,
 };
-use coordinator_core::{Error, Result, key::Name};
-use futures::stream::{FuturesUnordered, StreamExt as _};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use coordinator_core::{Error, Result, clock::Instant, key::Name};
+use futures::{
+    FutureExt as _,
+    stream::{FuturesUnordered, StreamExt as _},
+};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 /// How many records are read at once.
 const PAGE: usize = 1000;
@@ -81,6 +84,10 @@ impl Violation {
                 Event::Denied => ViolationKind::Denied,
                 Event::Shadow => ViolationKind::Shadow,
                 Event::Near => ViolationKind::Near,
+                Event::Unknown => {
+                    let why = "a record of something unknown";
+                    return Err(Error::corrupt("ratelimit.violations", why));
+                }
             },
             at: Duration::from_millis(record.id.0),
             tenant: named.tenant,
@@ -134,7 +141,8 @@ pub struct Offender {
 
 impl RateLimiter {
     /// The violations of the last so long, of every tenant, the oldest first; about the newest
-    /// 10,000 of each of 64 shards are kept, for a week.
+    /// 10,000 of each of 64 shards are kept, for a week. Records that cannot be read, such as those
+    /// of a later version, are skipped with a warning.
     ///
     /// # Errors
     /// Where the backend cannot be asked.
@@ -149,9 +157,8 @@ impl RateLimiter {
                 let records = self.inner.backend.violations(shard, from, PAGE).await?;
                 let full = records.len() == PAGE;
                 let Some(last) = records.last().map(|last| last.id) else { break };
-                for record in &records {
-                    all.push(Violation::read(shard, record)?);
-                }
+                let read = records.iter().map(|record| Violation::read(shard, record));
+                all.extend(readable(shard, read));
                 from = From::After(last);
                 if !full {
                     break;
@@ -176,12 +183,13 @@ impl RateLimiter {
         for shard in self.shards() {
             // A tenant's shard is others' too.
             let wanted = if self.tenant_name().is_some() { PAGE } else { count };
-            for offender in self.inner.backend.top(shard, wanted).await? {
+            let found = self.inner.backend.top(shard, wanted).await?;
+            let read = found.iter().map(|offender| {
                 let Named { tenant, policy, subject } = Named::read(&offender.name)?;
                 let last = Duration::from_millis(offender.last_ms);
-                let denials = offender.denials;
-                top.push(Offender { tenant, subject, policy, denials, last });
-            }
+                Ok(Offender { tenant, subject, policy, denials: offender.denials, last })
+            });
+            top.extend(readable(shard, read));
         }
         top.retain(|offender| self.is_ours(offender.tenant.as_deref()));
         top.sort_by(|a, b| b.denials.cmp(&a.denials).then_with(|| a.subject.cmp(&b.subject)));
@@ -233,122 +241,197 @@ impl RateLimiter {
 
 /// Violations as they happen; from [`RateLimiter::subscribe_violations`] and
 /// [`RateLimiter::subscribe_alerts`].
-#[derive(Debug)]
 pub struct Violations {
     limits: RateLimiter,
     group: Option<String>,
     me: String,
-    ears: Vec<Option<Box<dyn Alerts>>>,
-    /// Up to which record each shard was read.
-    read: Vec<(u64, u64)>,
-    found: VecDeque<Violation>,
-    /// Shards that may have a new record.
-    due: Vec<u16>,
+    shards: Vec<Watched>,
+    /// Which shards have something to read or to tell, each once; the next one first.
+    due: VecDeque<u16>,
     first: u16,
+    /// When it looks at every shard, heard or not.
+    next_look: Instant,
+}
+
+/// A shard as a subscription sees it.
+struct Watched {
+    ear: Box<dyn Alerts>,
+    /// Up to which record it was read.
+    read: (u64, u64),
+    /// Whether there may be more.
+    unread: bool,
+    /// What was read and is not told yet.
+    found: VecDeque<Violation>,
 }
 
 impl Violations {
     async fn open(limits: RateLimiter, group: Option<String>) -> Result<Self> {
         let backend: Arc<dyn Backend> = limits.inner.backend.clone();
-        let shards = limits.shards();
-        let mut opened = Self {
+        let range = limits.shards();
+        let mut shards = Vec::with_capacity(range.len());
+        for shard in range.clone() {
+            // Heard first, then read: nothing falls between.
+            let ear = backend.listen(shard).await?;
+            let newest = backend.violations(shard, From::Newest, 1).await?;
+            let read = newest.first().map_or((0, 0), |newest| newest.id);
+            shards.push(Watched { ear, read, unread: false, found: VecDeque::new() });
+        }
+        Ok(Self {
             me: format!("{:016x}", rand::random::<u64>()),
-            ears: Vec::new(),
-            read: Vec::new(),
-            found: VecDeque::new(),
-            due: Vec::new(),
-            first: shards.start,
+            shards,
+            due: VecDeque::new(),
+            first: range.start,
+            next_look: backend.clock().now() + LOOK,
             group,
             limits,
-        };
-        for shard in shards {
-            // Heard first, then read: nothing falls between.
-            opened.ears.push(Some(backend.listen(shard).await?));
-            opened.read.push((0, 0));
-            let newest = backend.violations(shard, From::Newest, 1).await?;
-            if let Some(newest) = newest.first() {
-                opened.read[usize::from(shard - opened.first)] = newest.id;
-            }
-        }
-        Ok(opened)
+        })
     }
 
-    /// The next violation.
+    /// The next violation. Those of one subject come in their order; records that cannot be read,
+    /// such as those of a later version, are skipped with a warning.
     ///
     /// # Errors
-    /// Where the backend cannot be asked; call it again, nothing is lost by that.
+    /// Where the backend cannot be asked, of one shard perhaps; call it again: nothing is lost by
+    /// that, and the other shards have their turn.
     ///
     /// # Cancel safety
-    /// Cancel safe, but for an alert that is claimed while the future is dropped.
+    /// Cancel safe: an alert that is being claimed is claimed again.
     pub async fn next(&mut self) -> Result<Violation> {
         loop {
-            while let Some(violation) = self.found.pop_front() {
-                if self.is_for_us(&violation).await? {
-                    return Ok(violation);
-                }
-            }
-            if let Some(shard) = self.due.pop() {
-                self.read(shard).await.inspect_err(|_| self.due.push(shard))?;
+            self.look();
+            let Some(shard) = self.due.pop_front() else {
+                self.hear().await;
                 continue;
+            };
+            // Before anything is awaited: a shard that fails or hangs holds up no other.
+            self.due.push_back(shard);
+            if self.watched(shard).found.is_empty() {
+                self.read(shard).await?;
+            } else if let Some(violation) = self.tell(shard).await? {
+                return Ok(violation);
             }
-            self.hear().await;
         }
     }
 
-    async fn is_for_us(&mut self, violation: &Violation) -> Result<bool> {
-        if !self.limits.is_ours(violation.tenant.as_deref()) {
-            return Ok(false);
+    fn watched(&mut self, shard: u16) -> &mut Watched {
+        &mut self.shards[usize::from(shard - self.first)]
+    }
+
+    /// A shard may have something new.
+    fn mark(&mut self, shard: u16) {
+        self.watched(shard).unread = true;
+        if !self.due.contains(&shard) {
+            self.due.push_back(shard);
         }
-        let Some(group) = &self.group else { return Ok(true) };
-        if !violation.is_first() {
-            return Ok(false);
+    }
+
+    /// A shard that was read and told is no longer due.
+    fn settle(&mut self, shard: u16) {
+        let watched = self.watched(shard);
+        if !watched.unread && watched.found.is_empty() {
+            self.due.retain(|due| *due != shard);
         }
-        let (shard, ms, number) = violation.id;
-        let claim = Name::new(&format!("{group}:{ms}-{number}"))?;
-        let claimed = self.limits.inner.backend.claim(shard, &claim, &self.me, CLAIMED).await;
-        if claimed.is_err() {
-            self.found.push_front(violation.clone());
+    }
+
+    /// Looks at every shard when it is time, however often it is called and whoever is busy.
+    fn look(&mut self) {
+        let now = self.limits.inner.backend.clock().now();
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.limits.shards().for_each(|shard| self.mark(shard));
         }
-        claimed
+    }
+
+    /// The oldest violation that was found in a shard, if it is for us.
+    async fn tell(&mut self, shard: u16) -> Result<Option<Violation>> {
+        let Some(violation) = self.watched(shard).found.front().cloned() else { return Ok(None) };
+        let mut ours = true;
+        if let Some(group) = &self.group {
+            let (_, ms, number) = violation.id;
+            let claim = Name::new(&format!("{group}:{ms}-{number}"))?;
+            self.listen();
+            ours = self.limits.inner.backend.claim(shard, &claim, &self.me, CLAIMED).await?;
+        }
+        // Not before the answer: a claim is ours however often it is sent.
+        self.watched(shard).found.pop_front();
+        self.settle(shard);
+        Ok(ours.then_some(violation))
     }
 
     async fn read(&mut self, shard: u16) -> Result<()> {
-        let place = usize::from(shard - self.first);
-        let from = From::After(self.read[place]);
+        self.listen();
+        let from = From::After(self.watched(shard).read);
         let records = self.limits.inner.backend.violations(shard, from, PAGE).await?;
-        if records.len() == PAGE {
-            self.due.push(shard);
-        }
-        for record in &records {
-            self.found.push_back(Violation::read(shard, record)?);
-            self.read[place] = record.id;
-        }
+        let found = readable(shard, records.iter().map(|record| Violation::read(shard, record)));
+        let alerts = self.group.is_some();
+        let limits = self.limits.clone();
+        let for_us = |violation: &Violation| {
+            (!alerts || violation.is_first()) && limits.is_ours(violation.tenant.as_deref())
+        };
+        let watched = self.watched(shard);
+        watched.unread = records.len() == PAGE;
+        watched.read = records.last().map_or(watched.read, |last| last.id);
+        watched.found.extend(found.into_iter().filter(for_us));
+        self.settle(shard);
         Ok(())
     }
 
-    /// Waits until a shard may have something new.
-    async fn hear(&mut self) {
-        let clock = self.limits.inner.backend.clock().clone();
-        let first = self.first;
-        let mut heard: FuturesUnordered<_> = self
-            .ears
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(n, ear)| {
-                let shard = first + u16::try_from(n).ok()?;
-                let ear = ear.as_mut()?;
-                Some(async move {
-                    ear.next().await;
-                    shard
-                })
-            })
-            .collect();
-        tokio::select! {
-            Some(shard) = heard.next() => self.due.push(shard),
-            () = clock.sleep(LOOK) => {
-                drop(heard);
-                self.due.extend(self.limits.shards());
+    /// Marks the shards that called meanwhile, and waits for none.
+    fn listen(&mut self) {
+        for shard in self.limits.shards() {
+            if self.watched(shard).ear.next().now_or_never().is_some() {
+                self.mark(shard);
             }
         }
     }
+
+    /// Waits until a shard may have something new, or it is time to look.
+    async fn hear(&mut self) {
+        let alarm = self.limits.inner.backend.clock().sleep_until(self.next_look);
+        let mut heard: FuturesUnordered<_> = (self.first..)
+            .zip(&mut self.shards)
+            .map(|(shard, watched)| async move {
+                watched.ear.next().await;
+                shard
+            })
+            .collect();
+        let called = tokio::select! {
+            called = heard.next() => called,
+            () = alarm => None,
+        };
+        drop(heard);
+        if let Some(shard) = called {
+            self.mark(shard);
+        }
+    }
+}
+
+impl fmt::Debug for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found: usize = self.shards.iter().map(|watched| watched.found.len()).sum();
+        f.debug_struct("Violations")
+            .field("group", &self.group)
+            .field("due", &self.due.len())
+            .field("found", &found)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Those that can be read. The others would silence a shard for as long as they are kept.
+fn readable<T>(shard: u16, read: impl Iterator<Item = Result<T>>) -> Vec<T> {
+    let (mut readable, mut skipped) = (Vec::new(), 0);
+    let mut first = None;
+    for one in read {
+        match one {
+            Ok(one) => readable.push(one),
+            Err(error) => {
+                skipped += 1;
+                first.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = first {
+        tracing::warn!(shard, skipped, error = %error.chain(), "records cannot be read");
+    }
+    readable
 }

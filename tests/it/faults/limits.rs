@@ -250,7 +250,7 @@ async fn no_window_is_too_full_through_flushed_scripts_and_cut_links() {
         let connection = Connection::connect(config).await.expect("a connection");
         prefix.get_or_insert_with(|| connection.keyspace().prefix().to_owned());
         let limits = RateLimiter::redis(&connection);
-        for _ in 0..16 {
+        for _ in 0..64 {
             tasks.push(roll.fill(limits.clone(), quota.clone(), stop.clone()));
         }
     }

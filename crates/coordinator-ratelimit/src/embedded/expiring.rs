@@ -16,6 +16,11 @@ impl<T> Default for Expiring<T> {
 }
 
 impl<T> Expiring<T> {
+    /// How many there are, ended ones included that nobody has noticed.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// What has expired is gone for good, also if the clock is set back afterwards.
     pub(super) fn get(&mut self, key: &str, t: i64) -> Option<&T> {
         if self.entries.get(key).is_some_and(|(_, until)| t / 1000 > *until) {
