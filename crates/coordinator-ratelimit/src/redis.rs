@@ -141,13 +141,17 @@ fn retry(fields: &mut Fields) -> Result<Option<u64>> {
     Ok(u64::try_from(fields.int()?).ok())
 }
 
-fn standing(fields: &mut Fields) -> Result<Standing> {
+fn standing(fields: &mut Fields, with_receipt: bool) -> Result<Standing> {
     Ok(Standing {
         taken: fields.unsigned()?,
         used: fields.unsigned()?,
         retry_us: retry(fields)?,
         reset_us: fields.unsigned()?,
-        receipt: [fields.unsigned()?, fields.unsigned()?, fields.unsigned()?],
+        receipt: if with_receipt {
+            [fields.unsigned()?, fields.unsigned()?, fields.unsigned()?]
+        } else {
+            [0; 3]
+        },
     })
 }
 
@@ -207,8 +211,8 @@ impl Backend for Redis {
             ];
             let keys = self.states(std::slice::from_ref(ask));
             let mut fields = self.fields(&TAKE, keys, args).await?;
-            fields.unsigned()?;
-            standing(&mut fields)
+            let taken = fields.unsigned()? == 1;
+            standing(&mut fields, taken)
         })
     }
 
@@ -243,7 +247,7 @@ impl Backend for Redis {
                 let epochs = call.asks.iter().map(|_| fields.unsigned());
                 return Ok(Taken::Epochs(epochs.collect::<Result<_>>()?));
             }
-            let standings = call.asks.iter().map(|_| standing(&mut fields));
+            let standings = call.asks.iter().map(|_| standing(&mut fields, true));
             Ok(Taken::Decided { taken: status == 1, standings: standings.collect::<Result<_>>()? })
         })
     }

@@ -26,7 +26,12 @@ end
 -- Counts a denial and those that the caller answered by itself; the first in a span is recorded,
 -- and then those with which the count reaches a power of two.
 local function denied(key, counts, more, event, t, span, limit, cost, used)
-  local count = redis.pcall('INCRBY', counts, more + 1)
+  local count
+  if more == 0 then
+    count = redis.pcall('INCR', counts)
+  else
+    count = redis.pcall('INCRBY', counts, more + 1)
+  end
   if type(count) ~= 'number' or more == 0 and math.frexp(count) ~= 0.5 then
     return
   end

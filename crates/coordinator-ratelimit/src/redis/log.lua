@@ -14,7 +14,8 @@ local TOTAL = 4000000
 
 local function log()
   -- A log as it stands at t: what is used, t as its own clock has it and when an admission would
-  -- be, then its head and what that says, and whether entries have left the window since.
+  -- be, then its head and what that says, and what has left the window since: false for nothing, the
+  -- total of the one entry that has, or true.
   local function look(key, t, limit, span, peeks)
     local head = redis.call('ZRANGE', key, 0, 0)[1]
     if not head then
@@ -48,9 +49,15 @@ local function log()
       if last <= cut then
         base = total
       elseif total > base then
-        local left = redis.call('ZCOUNT', key, 1, cut)
-        local pair = redis.call('ZRANGE', key, left, left + 1, 'WITHSCORES')
-        base, first, first_at = tonumber(pair[1]), tonumber(pair[3]), tonumber(pair[4])
+        local pair = redis.call('ZRANGE', key, 2, 2, 'WITHSCORES')
+        if tonumber(pair[2]) > cut then
+          -- In a steady flow it is one alone, and its total is known.
+          base, gone, first, first_at = first, first, tonumber(pair[1]), tonumber(pair[2])
+        else
+          local left = redis.call('ZCOUNT', key, 1, cut)
+          pair = redis.call('ZRANGE', key, left, left + 1, 'WITHSCORES')
+          base, first, first_at = tonumber(pair[1]), tonumber(pair[3]), tonumber(pair[4])
+        end
       end
     end
     return total - base, t, now, head, base, total, last, first, first_at, era, gone, clock
@@ -88,12 +95,14 @@ local function log()
     local new = struct.pack('<ddddddd', base, total + cost, now, first, first_at, era, now)
     -- Full memory refuses no write that follows another: so this one comes first.
     redis.call('ZADD', key, 0, new, now, total + cost)
-    if merges then
+    if gone and gone ~= true then
+      redis.call('ZREM', key, head, gone, merges and total or head)
+    elseif merges then
       redis.call('ZREM', key, head, total)
     elseif head then
       redis.call('ZREM', key, head)
     end
-    if gone then
+    if gone == true then
       redis.call('ZREMRANGEBYSCORE', key, 1, now - span)
     end
     -- An eighth longer than it must live, so that not every admission says so.

@@ -7,7 +7,7 @@
 -- ARGV[3] the granule in µs; 0 for none
 -- ARGV[4] the cost
 -- ARGV[5] how many denials the caller has answered by itself; -1: record none
--- Answer: as that of `take_all` for one limit.
+-- Answer: as that of `take_all` for one limit; without a receipt where it is denied.
 -- Safe to run twice: it takes again, and is sent once. A denial takes nothing.
 local time = redis.call('TIME')
 local t = time[1] * 1000000 + time[2]
@@ -50,4 +50,7 @@ elseif need > base then
   retry = rate(KEYS[1], cost, limit, span, t, base, total, last, first, first_at)
 end
 local reset = total > base and last + span - t or 0
-return {taken > 0 and 1 or 0, taken, total - base, retry, reset, last, era, 0}
+if taken == 0 then
+  return {0, 0, total - base, retry, reset}
+end
+return {1, taken, total - base, retry, reset, last, era, 0}
