@@ -91,6 +91,19 @@ async fn redis_keeps_the_contract() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// There too a waiter whose client hung up is known by its silence.
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn queues_keep_the_contract_where_channels_are_classic() {
+    let mut broken = Vec::new();
+    for (case, check) in queue::ALL {
+        if let Err(why) = check(scripts::redis_with_classic_channels().await).await {
+            broken.push(format!("{case}: {why}"));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
 #[tokio::test]
 async fn each_broken_backend_is_caught() {
     for broken in broken::ALL {

@@ -1,9 +1,9 @@
-//! What only the scripts can get wrong: keys of a wrong type, memory that is full, servers without
-//! sharded channels, and that they compile at all.
+//! What only the scripts can get wrong: keys of a wrong type, memory that is full, and that they
+//! compile at all.
 
 use super::{TTL, claim, contract::Stage, name, renewal, surrender};
 use crate::{
-    backend::{Acquired, Claim, Client, Renewed, SHARDS, Stand, Wake},
+    backend::{Acquired, Renewed, SHARDS},
     redis::{Redis, SCRIPTS},
 };
 use coordinator_core::{Config, ErrorKind, clock::ManualClock, redis::Connection};
@@ -25,6 +25,12 @@ async fn over(server: RedisServer) -> Stage {
 
 pub(super) async fn redis() -> Stage {
     over(RedisServer::builder().with_clock_shim().start().await.expect("a server")).await
+}
+
+/// A server without sharded channels, as before 7.0.
+pub(super) async fn redis_with_classic_channels() -> Stage {
+    let server = RedisServer::builder().with_clock_shim().without_sharded_channels();
+    over(server.start().await.expect("a server")).await
 }
 
 /// Grants a lock and takes it away again; its fence.
@@ -145,24 +151,6 @@ async fn a_damaged_fence_is_corrupt() {
     server.command(&["SET", &key, "99999999999999999999"]).await.expect("an answer");
     let error = stage.backend.acquire(&claim("a")).await.expect_err("is damaged");
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
-}
-
-#[tokio::test]
-async fn a_server_without_sharded_channels_wakes_too() {
-    let server = RedisServer::builder().without_sharded_channels().start().await;
-    let server = server.expect("a server");
-    let stage = over(server).await;
-    let one = claim("a");
-    stage.backend.acquire(&one).await.expect("granted");
-    let client = Client::random();
-    let shard = one.name.shard(SHARDS);
-    let mut wakeups = stage.backend.listen(shard, &client).await.expect("listening");
-    let stand = Stand { client, ticket: None, priority: 0, hears: true };
-    let next = Claim { stand: Some(stand), ..claim("a") };
-    stage.backend.acquire(&next).await.expect("an answer");
-    stage.backend.release(&surrender(&one)).await.expect("released");
-    let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
-    assert_eq!(heard, Ok(Wake::Turn(next.token)));
 }
 
 #[tokio::test]
