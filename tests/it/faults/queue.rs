@@ -5,7 +5,11 @@ mod chaos;
 
 use super::{SECOND, Scene, background, figures, now, scene, sha, take};
 use crate::topology::{builder, config, server};
-use coordinator_core::{ErrorKind, redis::Connection};
+use coordinator_core::{
+    BoxFuture, ErrorKind,
+    clock::{self, Clock, SystemClock},
+    redis::Connection,
+};
 use coordinator_harness::{Proxy, RedisServer, Rule, eventually};
 use coordinator_locks::{Lock, Locks, Outcome};
 use std::{
@@ -21,8 +25,33 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 /// A client of its own, as another process would be.
 async fn client(url: &str, prefix: &str) -> Locks {
-    let config = config(url).with_prefix(prefix).expect("a prefix");
+    client_with_clock(url, prefix, Arc::new(SystemClock)).await
+}
+
+async fn client_with_clock(url: &str, prefix: &str, clock: Arc<dyn Clock>) -> Locks {
+    let config = config(url).with_prefix(prefix).expect("a prefix").with_clock(clock);
     Locks::redis(&Connection::connect(config).await.expect("a connection"))
+}
+
+/// A wall clock that is an hour ahead, or behind.
+#[derive(Debug)]
+struct HourOff {
+    ahead: bool,
+}
+
+impl Clock for HourOff {
+    fn now(&self) -> clock::Instant {
+        SystemClock.now()
+    }
+
+    fn unix_time(&self) -> Duration {
+        let (true_time, hour) = (SystemClock.unix_time(), Duration::from_hours(1));
+        if self.ahead { true_time + hour } else { true_time - hour }
+    }
+
+    fn sleep_until(&self, deadline: clock::Instant) -> BoxFuture<'static, ()> {
+        SystemClock.sleep_until(deadline)
+    }
 }
 
 async fn clients(url: &str, prefix: &str, count: usize) -> Vec<Locks> {
@@ -82,8 +111,9 @@ async fn listening(server: &RedisServer, clients: usize) {
     .await;
 }
 
-/// Forty that live and ten that die, first ones and last ones among them: how long after a release
-/// the first of the living was served, and the last. All were served in order.
+/// Forty that live and ten that die, first ones and last ones among them, none with the true time:
+/// how long after a release the first of the living was served, and the last. All were served in
+/// order.
 async fn fifty_of_whom_ten_die(
     die: impl AsyncFnOnce(&Proxy, &RedisServer),
 ) -> (Duration, Duration) {
@@ -99,7 +129,9 @@ async fn fifty_of_whom_ten_die(
     for number in 0..50 {
         let dies = DEAD.contains(&number);
         let url = if dies { proxy.url() } else { server.url() };
-        let lock = client(&url, &prefix).await.named("a").with_fair(true);
+        let clock = Arc::new(HourOff { ahead: number % 2 == 0 });
+        let locks = client_with_clock(&url, &prefix, clock).await;
+        let lock = locks.named("a").with_fair(true);
         open.push(lock.clone());
         let waiting = roll.join(&truth, lock, number).await;
         if dies {
