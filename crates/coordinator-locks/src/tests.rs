@@ -7,6 +7,7 @@ mod log;
 mod queue;
 #[cfg(feature = "redis")]
 mod scripts;
+mod waits;
 
 use crate::{
     backend::{Backend, Claim, Client, Renewal, Surrender},
@@ -65,7 +66,8 @@ fn embedded() -> Stage {
 
 /// Every case of the contract.
 fn all() -> impl Iterator<Item = (&'static str, Case)> {
-    contract::ALL.iter().chain(queue::ALL).chain(log::ALL).copied()
+    let all = [contract::ALL, queue::ALL, waits::ALL, log::ALL];
+    all.into_iter().flatten().copied()
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use super::{
     renewal, surrender,
 };
 use crate::{
-    backend::{Acquired, Claim, Renewed, SHARDS, Standing, Wait},
+    backend::{Acquired, Awaited, Claim, Line, Renewed, SHARDS, Standing, Wait},
     redis::{Redis, SCRIPTS},
 };
 use coordinator_core::{Config, ErrorKind, clock::ManualClock, redis::Connection};
@@ -83,13 +83,17 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
     // A second tombstone, of one that was dispossessed.
     force(&stage, "a:{b}*").await;
     stage.backend.acquire(&claim("a:{b}*")).await.expect("granted");
-    stand(&stage, &waiting_claim("a:{b}*", 1)).await;
+    let waits = waiting_claim("a:{b}*", 1);
+    let since_us = stand(&stage, &waits).await;
+    let wait = Awaited { token: waits.token, name: waits.name, since_us };
+    // An owner of this name has its waits in the same shard.
+    stage.backend.wait_for(&one.name, &wait, TTL).await.expect("an answer");
     let tag = format!("{{l{}}}", one.name.shard(SHARDS));
     let mut found = 0;
     // But for the last fence of the shard, which is one key for ever.
     let fences = keys(server, "fence").await;
     assert!(fences.len() == 1 && fences[0].ends_with(":fence"), "{fences:?}");
-    for kind in ["lock:", "gone:", "queue:", "stand:", "beats"] {
+    for kind in ["lock:", "gone:", "queue:", "stand:", "beats", "waits:"] {
         for key in keys(server, kind).await {
             found += 1;
             assert!(key.contains(&tag), "{key} is outside {tag}");
@@ -97,7 +101,13 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
             assert!(ttl > Some(0), "{key} never expires");
         }
     }
-    assert_eq!(found, 6);
+    assert_eq!(found, 7);
+    // The log is one for all, and has a shard of its own.
+    let line = Line { id: "1".into(), age: Duration::ZERO, entry: vec![] };
+    stage.backend.log(&[line]).await.expect("an answer");
+    let log = keys(server, "log").await.remove(0);
+    let ttl = server.command(&["PTTL", &log]).await.expect("an answer").as_int();
+    assert!(ttl > Some(0), "{log} never expires");
 }
 
 #[tokio::test]
