@@ -175,3 +175,38 @@ async fn a_claim_that_is_granted_out_of_line_is_heard() {
     let guard = outcome.expect("an answer").acquired().expect("was granted");
     assert!(guard.is_valid());
 }
+
+/// Lets time pass while something is done.
+async fn meanwhile<T>(clock: &ManualClock, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        for _ in 0..20 {
+            if let Some(done) = futures::FutureExt::now_or_never(&mut work) {
+                return done;
+            }
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_millis(1));
+    }
+}
+
+/// An owner that gave up waiting may be granted the lock before its place is taken out of the
+/// queue. Until that is done it is the holder, and nobody shall take it for one that waits.
+#[tokio::test]
+async fn an_owner_is_not_accused_of_what_it_is_about_to_give_up() {
+    let clock = ManualClock::new();
+    let good = Embedded::new(Arc::new(clock.clone()));
+    let fault = broken::Fault::GivesTheFirstPlaceUpLate;
+    let locks = crate::Locks::over(Arc::new(broken::Broken::new(good, fault)));
+    let holder = locks.acquire("a").await.expect("an answer").acquired().expect("free");
+    let job = locks.owner("job").expect("a name").named("a");
+    let short = job.clone().with_fair(true).with_wait(Duration::from_millis(50));
+    let outcome = meanwhile(&clock, short.acquire()).await.expect("an answer");
+    assert!(matches!(outcome, crate::Outcome::TimedOut { .. }), "{outcome:?}");
+    holder.release().await.expect("an answer");
+    let seen = locks.show("a").await.expect("an answer").expect("it went to the place given up");
+    assert_eq!(seen.holder.owner.as_deref(), Some("job"));
+    let long = job.with_wait(Duration::from_secs(5));
+    let outcome = meanwhile(&clock, long.acquire()).await.expect("an answer");
+    assert!(matches!(outcome, crate::Outcome::Acquired(_)), "{outcome:?}");
+}
