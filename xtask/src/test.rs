@@ -14,7 +14,7 @@ use std::time::Duration;
 use tally::Tally;
 
 /// What `cargo xtask test` takes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Seeds what the tests draw at random, so that a failure can be run again
     #[arg(long)]
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Runs the suite on Sentinel, Cluster, TLS, access rules, RESP2, Redis 6.2 and Valkey too
     #[arg(long)]
     all: bool,
-    /// Plays as many random runs as a night has time for, not as few as a commit has
+    /// Plays as many random runs as a night has time for, after the suite and its few
     #[arg(long)]
     long: bool,
     /// Goes to the test binaries as it stands: name filters and libtest's own flags
@@ -32,8 +32,11 @@ pub(crate) struct Args {
 
 /// What the harness reads the seed from.
 const SEED: &str = "SEED";
-/// What tests that play random runs read the length of the suite from.
+/// What tests that play random runs read the length of the suite from, and what to show of them.
+/// They run apart: they take the whole machine, and other tests have bounds in time.
 const LONG: &str = "COORDINATOR_LONG";
+const LONG_TARGET: &[&str] = &["--package", "coordinator-tests", "--test", "it"];
+const LONG_FLAGS: &[&str] = &["owners_in_", "--nocapture"];
 
 /// Runs the suite and ends with `N passed, N failed`.
 pub(crate) fn run(args: &Args) -> Result<bool> {
@@ -49,7 +52,17 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         println!("cargo test failed outside any test: see above");
     }
     println!("{}", ran.tally);
-    let held = ran.held() && ran.tally.total().passed > 0;
+    let mut held = ran.held() && ran.tally.total().passed > 0;
+    if args.long {
+        println!("\n== the long runs");
+        let apart = Args { filter: Vec::new(), ..args.clone() };
+        let long = cargo_test(&apart, LONG_TARGET, LONG_FLAGS, |command| {
+            command.env(LONG, "1");
+        })?;
+        let (sum, seconds) = (long.tally.total(), long.took.as_secs_f64());
+        println!("\nthe long runs: {} passed, {} failed, {seconds:.0} s", sum.passed, sum.failed);
+        held &= long.held() && sum.passed > 0;
+    }
     if args.all {
         return Ok(topologies::run(args, &ran)? && held);
     }
@@ -82,9 +95,6 @@ fn cargo_test(
     command.args(targets).arg("--").args(flags).args(&args.filter);
     if let Some(seed) = args.seed {
         command.env(SEED, seed.to_string());
-    }
-    if args.long {
-        command.env(LONG, "1");
     }
     environment(&mut command);
     // One pipe for both, so that a binary's name and its result stay in order.

@@ -398,7 +398,8 @@ impl<'a> Pending<'a> {
         let Claim { name, token, ttl, stand, .. } = &self.claim;
         // A place in the queue outlives the ttl.
         let within = if stand.is_some() { *ttl + PLACE } else { *ttl };
-        self.inner.give_up_later(self.inner.surrender(name, token, *ttl), within);
+        let surrender = self.inner.surrender(name, token, *ttl);
+        self.inner.give_up_later(surrender, self.identity.owner.as_deref(), within);
     }
 }
 

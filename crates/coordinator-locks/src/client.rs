@@ -109,9 +109,10 @@ impl Inner {
         }
     }
 
-    pub(crate) fn give_up_later(&self, surrender: Surrender, ttl: Duration) {
+    /// In the background; `owner` is who has it, if it is an owner.
+    pub(crate) fn give_up_later(&self, surrender: Surrender, owner: Option<&str>, ttl: Duration) {
         let until = self.clock().now() + ttl + self.backend.step_timeout();
-        self.worker.surrender(surrender, until);
+        self.worker.surrender(surrender, owner, until);
     }
 
     /// Releases, and asks again where no answer came. The lock may pass to another waiter here.

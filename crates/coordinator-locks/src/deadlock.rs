@@ -6,7 +6,11 @@
 //! same waits, stood all the time between them, and so all of it at once.
 
 use crate::{backend::Awaited, client::Inner, outcome::Blocked, token::Holder};
-use coordinator_core::{Result, clock::Instant, key::Name};
+use coordinator_core::{
+    Result,
+    clock::{Instant, until},
+    key::Name,
+};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// For how long a wait stands in the registry after it was last said.
@@ -61,6 +65,9 @@ impl Watch {
         let clock = self.inner.clock().clone();
         loop {
             clock.sleep_until(self.next).await;
+            let left = self.inner.worker.has_left(self.owner.as_str());
+            until(&*clock, clock.now() + LEASE, left).await;
+            // Bounded: what cannot be left does stand in the way.
             let first = !self.declared;
             match self.look().await {
                 Ok(Some(cycle)) => return cycle,

@@ -232,7 +232,7 @@ impl Drop for Guard {
             let parting = state.give_up();
             state.tell_end(&parting, None);
             let surrender = self.inner.surrender(&state.name, &state.token, state.ttl);
-            self.inner.give_up_later(surrender, state.ttl);
+            self.inner.give_up_later(surrender, state.identity.owner.as_deref(), state.ttl);
         }
     }
 }

@@ -7,6 +7,7 @@ mod log;
 mod queue;
 #[cfg(feature = "redis")]
 mod scripts;
+mod waits;
 
 use crate::{
     backend::{Backend, Claim, Client, Renewal, Surrender},
@@ -65,7 +66,8 @@ fn embedded() -> Stage {
 
 /// Every case of the contract.
 fn all() -> impl Iterator<Item = (&'static str, Case)> {
-    contract::ALL.iter().chain(queue::ALL).chain(log::ALL).copied()
+    let all = [contract::ALL, queue::ALL, waits::ALL, log::ALL];
+    all.into_iter().flatten().copied()
 }
 
 #[tokio::test]
@@ -85,6 +87,19 @@ async fn redis_keeps_the_contract() {
     let mut broken = Vec::new();
     for (case, check) in all() {
         if let Err(why) = check(scripts::redis().await).await {
+            broken.push(format!("{case}: {why}"));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// There too a waiter whose client hung up is known by its silence.
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn queues_keep_the_contract_where_channels_are_classic() {
+    let mut broken = Vec::new();
+    for (case, check) in queue::ALL {
+        if let Err(why) = check(scripts::redis_with_classic_channels().await).await {
             broken.push(format!("{case}: {why}"));
         }
     }
@@ -159,4 +174,39 @@ async fn a_claim_that_is_granted_out_of_line_is_heard() {
     assert_eq!(released.expect("an answer"), crate::Release::Released);
     let guard = outcome.expect("an answer").acquired().expect("was granted");
     assert!(guard.is_valid());
+}
+
+/// Lets time pass while something is done.
+async fn meanwhile<T>(clock: &ManualClock, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        for _ in 0..20 {
+            if let Some(done) = futures::FutureExt::now_or_never(&mut work) {
+                return done;
+            }
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_millis(1));
+    }
+}
+
+/// An owner that gave up waiting may be granted the lock before its place is taken out of the
+/// queue. Until that is done it is the holder, and nobody shall take it for one that waits.
+#[tokio::test]
+async fn an_owner_is_not_accused_of_what_it_is_about_to_give_up() {
+    let clock = ManualClock::new();
+    let good = Embedded::new(Arc::new(clock.clone()));
+    let fault = broken::Fault::GivesTheFirstPlaceUpLate;
+    let locks = crate::Locks::over(Arc::new(broken::Broken::new(good, fault)));
+    let holder = locks.acquire("a").await.expect("an answer").acquired().expect("free");
+    let job = locks.owner("job").expect("a name").named("a");
+    let short = job.clone().with_fair(true).with_wait(Duration::from_millis(50));
+    let outcome = meanwhile(&clock, short.acquire()).await.expect("an answer");
+    assert!(matches!(outcome, crate::Outcome::TimedOut { .. }), "{outcome:?}");
+    holder.release().await.expect("an answer");
+    let seen = locks.show("a").await.expect("an answer").expect("it went to the place given up");
+    assert_eq!(seen.holder.owner.as_deref(), Some("job"));
+    let long = job.with_wait(Duration::from_secs(5));
+    let outcome = meanwhile(&clock, long.acquire()).await.expect("an answer");
+    assert!(matches!(outcome, crate::Outcome::Acquired(_)), "{outcome:?}");
 }

@@ -14,6 +14,7 @@ use coordinator_core::{
 };
 use rand::RngExt as _;
 use std::{
+    collections::HashMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -26,12 +27,43 @@ const AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Worker {
     orders: OnceLock<mpsc::UnboundedSender<Order>>,
-    pending: Arc<watch::Sender<usize>>,
+    pending: Arc<watch::Sender<Pending>>,
+}
+
+/// What is left to do.
+#[derive(Debug, Default)]
+struct Pending {
+    orders: usize,
+    /// How many locks and places each owner gives up, where any.
+    owners: HashMap<String, usize>,
+}
+
+impl Pending {
+    fn begin(&mut self, order: &Order) {
+        self.orders += 1;
+        if let Some(owner) = &order.owner {
+            *self.owners.entry(owner.clone()).or_default() += 1;
+        }
+    }
+
+    fn end(&mut self, order: &Order) {
+        self.orders -= 1;
+        if let Some(owner) = &order.owner
+            && let Some(count) = self.owners.get_mut(owner)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.owners.remove(owner);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Order {
     what: What,
+    /// Whose lock or place it is.
+    owner: Option<String>,
     /// When it has expired by itself.
     until: Instant,
 }
@@ -46,7 +78,7 @@ enum What {
 
 impl Worker {
     pub(crate) fn new() -> Self {
-        Self { orders: OnceLock::new(), pending: Arc::new(watch::channel(0).0) }
+        Self { orders: OnceLock::new(), pending: Arc::default() }
     }
 
     /// Starts the task, once; must be called within a runtime before the first order.
@@ -59,24 +91,25 @@ impl Worker {
         });
     }
 
-    /// Orders a lock to be given up; returns at once.
-    pub(crate) fn surrender(&self, lease: Surrender, until: Instant) {
-        self.order(Order { what: What::Lock(lease), until });
+    /// Orders a lock to be given up, or a place in its queue; returns at once.
+    pub(crate) fn surrender(&self, lease: Surrender, owner: Option<&str>, until: Instant) {
+        let owner = owner.map(str::to_owned);
+        self.order(Order { what: What::Lock(lease), owner, until });
     }
 
     /// Orders an owner's wait to be taken out of the registry; returns at once.
     pub(crate) fn withdraw(&self, owner: Name, token: Token, until: Instant) {
-        self.order(Order { what: What::Wait { owner, token }, until });
+        self.order(Order { what: What::Wait { owner, token }, owner: None, until });
     }
 
     fn order(&self, order: Order) {
         let Some(orders) = self.orders.get() else {
             return;
         };
-        self.pending.send_modify(|pending| *pending += 1);
-        if orders.send(order).is_err() {
+        self.pending.send_modify(|pending| pending.begin(&order));
+        if let Err(unsent) = orders.send(order) {
             // The runtime is gone: the lock expires by itself.
-            self.pending.send_modify(|pending| *pending -= 1);
+            self.pending.send_modify(|pending| pending.end(&unsent.0));
         }
     }
 
@@ -84,7 +117,13 @@ impl Worker {
     pub(crate) async fn idle(&self) {
         let mut pending = self.pending.subscribe();
         // The sender lives as long as self.
-        let _ = pending.wait_for(|pending| *pending == 0).await;
+        let _ = pending.wait_for(|pending| pending.orders == 0).await;
+    }
+
+    /// Completes when an owner has nothing left to give up; cancel safe.
+    pub(crate) async fn has_left(&self, owner: &str) {
+        let mut pending = self.pending.subscribe();
+        let _ = pending.wait_for(|pending| !pending.owners.contains_key(owner)).await;
     }
 }
 
@@ -92,7 +131,7 @@ async fn serve(
     backend: Arc<dyn Backend>,
     turns: Arc<Turns>,
     mut inbox: mpsc::UnboundedReceiver<Order>,
-    pending: Arc<watch::Sender<usize>>,
+    pending: Arc<watch::Sender<Pending>>,
 ) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(order) = inbox.recv().await {
@@ -102,7 +141,7 @@ async fn serve(
         };
         tasks::spawn(async move {
             give_up(&*backend, &turns, &order).await;
-            pending.send_modify(|pending| *pending -= 1);
+            pending.send_modify(|pending| pending.end(&order));
             drop(turn);
         });
     }

@@ -5,7 +5,11 @@ mod chaos;
 
 use super::{SECOND, Scene, background, figures, now, scene, sha, take};
 use crate::topology::{builder, config, server};
-use coordinator_core::{ErrorKind, redis::Connection};
+use coordinator_core::{
+    BoxFuture, ErrorKind,
+    clock::{self, Clock, SystemClock},
+    redis::Connection,
+};
 use coordinator_harness::{Proxy, RedisServer, Rule, eventually};
 use coordinator_locks::{Lock, Locks, Outcome};
 use std::{
@@ -21,8 +25,33 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 /// A client of its own, as another process would be.
 async fn client(url: &str, prefix: &str) -> Locks {
-    let config = config(url).with_prefix(prefix).expect("a prefix");
+    client_with_clock(url, prefix, Arc::new(SystemClock)).await
+}
+
+async fn client_with_clock(url: &str, prefix: &str, clock: Arc<dyn Clock>) -> Locks {
+    let config = config(url).with_prefix(prefix).expect("a prefix").with_clock(clock);
     Locks::redis(&Connection::connect(config).await.expect("a connection"))
+}
+
+/// A wall clock that is an hour ahead, or behind.
+#[derive(Debug)]
+struct HourOff {
+    ahead: bool,
+}
+
+impl Clock for HourOff {
+    fn now(&self) -> clock::Instant {
+        SystemClock.now()
+    }
+
+    fn unix_time(&self) -> Duration {
+        let (true_time, hour) = (SystemClock.unix_time(), Duration::from_hours(1));
+        if self.ahead { true_time + hour } else { true_time - hour }
+    }
+
+    fn sleep_until(&self, deadline: clock::Instant) -> BoxFuture<'static, ()> {
+        SystemClock.sleep_until(deadline)
+    }
 }
 
 async fn clients(url: &str, prefix: &str, count: usize) -> Vec<Locks> {
@@ -74,9 +103,20 @@ impl Roll {
     }
 }
 
-/// Forty that live and ten that die, first ones and last ones among them: how long after a release
-/// the first of the living was served, and the last. All were served in order.
-async fn fifty_of_whom_ten_die(die: impl FnOnce(&Proxy)) -> (Duration, Duration) {
+/// Waits until so many clients hear of their turns.
+async fn listening(server: &RedisServer, clients: usize) {
+    eventually(SECOND * 10, "so many hear of their turns", async || {
+        server.channels().await.expect("an answer").len() == clients
+    })
+    .await;
+}
+
+/// Forty that live and ten that die, first ones and last ones among them, none with the true time:
+/// how long after a release the first of the living was served, and the last. All were served in
+/// order.
+async fn fifty_of_whom_ten_die(
+    die: impl AsyncFnOnce(&Proxy, &RedisServer),
+) -> (Duration, Duration) {
     const DEAD: [usize; 10] = [0, 1, 2, 3, 9, 10, 20, 30, 40, 49];
     let server = server().await;
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
@@ -84,10 +124,15 @@ async fn fifty_of_whom_ten_die(die: impl FnOnce(&Proxy)) -> (Duration, Duration)
     let held = take(&truth, "a").await;
     let roll = Roll::default();
     let (mut living, mut dead) = (Vec::new(), JoinSet::new());
+    // To close a client takes its time, and others wait for the thread meanwhile.
+    let mut open = Vec::new();
     for number in 0..50 {
         let dies = DEAD.contains(&number);
         let url = if dies { proxy.url() } else { server.url() };
-        let lock = client(&url, &prefix).await.named("a").with_fair(true);
+        let clock = Arc::new(HourOff { ahead: number % 2 == 0 });
+        let locks = client_with_clock(&url, &prefix, clock).await;
+        let lock = locks.named("a").with_fair(true);
+        open.push(lock.clone());
         let waiting = roll.join(&truth, lock, number).await;
         if dies {
             dead.spawn(waiting);
@@ -95,11 +140,8 @@ async fn fifty_of_whom_ten_die(die: impl FnOnce(&Proxy)) -> (Duration, Duration)
             living.push(waiting);
         }
     }
-    eventually(SECOND * 10, "all hear of their turns", async || {
-        server.channels().await.expect("an answer").len() >= 50
-    })
-    .await;
-    die(&proxy);
+    listening(&server, 50).await;
+    die(&proxy, &server).await;
     let released = now();
     held.release().await.expect("an answer");
     for waiting in living {
@@ -114,7 +156,7 @@ async fn fifty_of_whom_ten_die(die: impl FnOnce(&Proxy)) -> (Duration, Duration)
 
 #[tokio::test]
 async fn ten_machines_without_power_delay_the_living_by_one_turn_in_all() {
-    let (first, last) = fifty_of_whom_ten_die(|proxy| proxy.black_hole(true)).await;
+    let (first, last) = fifty_of_whom_ten_die(async |proxy, _| proxy.black_hole(true)).await;
     figures(&format!("first after {first:?}, all after {last:?}"));
     assert!(first <= SECOND, "the first of the living waited for {first:?}");
     // Fifty milliseconds a hand-off are for a machine under load.
@@ -124,7 +166,12 @@ async fn ten_machines_without_power_delay_the_living_by_one_turn_in_all() {
 
 #[tokio::test]
 async fn clients_whose_links_are_closed_delay_nobody() {
-    let (first, last) = fifty_of_whom_ten_die(|proxy| proxy.refuse(true)).await;
+    let closed = async |proxy: &Proxy, server: &RedisServer| {
+        proxy.refuse(true);
+        // Until the server has noticed, it takes them for machines without power.
+        listening(server, 40).await;
+    };
+    let (first, last) = fifty_of_whom_ten_die(closed).await;
     figures(&format!("first after {first:?}, all after {last:?}"));
     // Less than one turn is kept.
     assert!(first <= SECOND / 2, "the first of the living waited for {first:?}");

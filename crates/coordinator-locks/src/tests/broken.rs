@@ -8,10 +8,12 @@ use crate::{
     embedded::Embedded,
     token::Token,
 };
-use coordinator_core::{BoxFuture, Result, clock::Clock, health::Finding, key::Name};
+use coordinator_core::{
+    BoxFuture, Error, ErrorKind, Result, clock::Clock, health::Finding, key::Name,
+};
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -35,6 +37,8 @@ pub(super) enum Fault {
     StampsWhenWritten,
     TellsTwice,
     NeverAnswersHeartbeats,
+    /// The first place that is given up stays for a while, as on a link that was just cut.
+    GivesTheFirstPlaceUpLate,
 }
 
 pub(super) const ALL: &[Fault] = &[
@@ -65,11 +69,12 @@ pub(super) struct Broken {
     good: Embedded,
     fault: Fault,
     counter: AtomicU64,
+    first_place: OnceLock<Token>,
 }
 
 impl Broken {
     pub(super) fn new(good: Embedded, fault: Fault) -> Self {
-        Self { good, fault, counter: AtomicU64::new(0) }
+        Self { good, fault, counter: AtomicU64::new(0), first_place: OnceLock::new() }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -111,6 +116,10 @@ impl Backend for Broken {
                 stand.ticket.get_or_insert(ticket);
             }
             let answer = self.good.acquire(&claim).await?;
+            if self.has(Fault::GivesTheFirstPlaceUpLate) && matches!(answer, Acquired::Held { .. })
+            {
+                self.first_place.get_or_init(|| claim.token.clone());
+            }
             Ok(match answer {
                 Acquired::Held { holder: None, .. } if self.has(Fault::LetsOthersPassTheQueue) => {
                     Acquired::Granted { fence: self.counter.fetch_add(1, Ordering::Relaxed) }
@@ -150,6 +159,11 @@ impl Backend for Broken {
             if self.has(Fault::ReleasesWithoutComparing) {
                 let was_held = self.take_away(&lease.name).await?;
                 return Ok(Released { was_held, next: None, ticket: None });
+            }
+            if self.first_place.get() == Some(&lease.token)
+                && self.counter.fetch_add(1, Ordering::Relaxed) < 4
+            {
+                return Err(Error::new(ErrorKind::Unavailable, "test.release"));
             }
             let mut lease = lease.clone();
             if self.has(Fault::ForgetsWhoLeft)

@@ -27,6 +27,7 @@ cases! {
     a_client_that_hung_up_loses_no_time
     where_nobody_listens_the_first_is_served_all_the_same
     a_waiter_that_cannot_listen_is_served
+    a_waiter_that_came_to_listen_is_told
     a_queue_of_the_dead_blocks_nobody
     priority_goes_first_and_waiting_makes_up_for_it
     a_release_grants_the_lock_to_a_waiter_of_its_own_client
@@ -49,7 +50,7 @@ fn client(number: u8) -> Client {
     Client(format!("{number:016x}").into())
 }
 
-fn waiting_claim(text: &str, number: u8) -> Claim {
+pub(super) fn waiting_claim(text: &str, number: u8) -> Claim {
     let stand = Stand { client: client(number), ticket: None, priority: 0, hears: true };
     Claim { stand: Some(stand), ..claim(text) }
 }
@@ -59,7 +60,7 @@ fn with_priority(mut claim: Claim, priority: u8) -> Claim {
     claim
 }
 
-fn number(claim: &Claim) -> &Client {
+pub(super) fn number(claim: &Claim) -> &Client {
     &claim.stand.as_ref().expect("waits").client
 }
 
@@ -291,6 +292,28 @@ async fn a_waiter_that_cannot_listen_is_served(stage: Stage) -> Verdict {
     stage.gives_up(&holder).await?;
     ensure!(stage.beats(&claims[0]).await? == Standing::Waits, "the deaf one was passed");
     ensure!(is_granted(&stage.claims(&deaf).await?), "it was its turn");
+    Ok(())
+}
+
+async fn a_waiter_that_came_to_listen_is_told(stage: Stage) -> Verdict {
+    // It says so when it asks again, or with its heartbeat.
+    for asks in [true, false] {
+        let text = if asks { "a" } else { "b" };
+        let holder = claim(text);
+        stage.claims(&holder).await?;
+        let mut first = waiting_claim(text, 1);
+        first.stand.as_mut().expect("waits").hears = false;
+        let ticket = stage.stands(&first).await?;
+        let mut ears = Ears(stage.listens(&first).await?, stage.patience());
+        first.stand.as_mut().expect("waits").hears = true;
+        if asks {
+            ensure!(stage.stands(&first).await? == ticket, "another ticket");
+        } else {
+            ensure!(stage.beats(&first).await? == Standing::Waits, "it does not wait");
+        }
+        stage.gives_up(&holder).await?;
+        ensure!(ears.hear().await? == first.token, "another was told");
+    }
     Ok(())
 }
 

@@ -1,9 +1,15 @@
-//! What only the scripts can get wrong: keys of a wrong type, memory that is full, servers without
-//! sharded channels, and that they compile at all.
+//! What only the scripts can get wrong: keys of a wrong type, memory that is full, and that they
+//! compile at all.
 
-use super::{TTL, claim, contract::Stage, name, renewal, surrender};
+use super::{
+    TTL, claim,
+    contract::Stage,
+    name,
+    queue::{number, waiting_claim},
+    renewal, surrender,
+};
 use crate::{
-    backend::{Acquired, Claim, Client, Renewed, SHARDS, Stand, Wake},
+    backend::{Acquired, Awaited, Claim, Line, Renewed, SHARDS, Standing, Wait},
     redis::{Redis, SCRIPTS},
 };
 use coordinator_core::{Config, ErrorKind, clock::ManualClock, redis::Connection};
@@ -27,6 +33,12 @@ pub(super) async fn redis() -> Stage {
     over(RedisServer::builder().with_clock_shim().start().await.expect("a server")).await
 }
 
+/// A server without sharded channels, as before 7.0.
+pub(super) async fn redis_with_classic_channels() -> Stage {
+    let server = RedisServer::builder().with_clock_shim().without_sharded_channels();
+    over(server.start().await.expect("a server")).await
+}
+
 /// Grants a lock and takes it away again; its fence.
 async fn force(stage: &Stage, text: &str) -> u64 {
     let granted = stage.backend.acquire(&claim(text)).await.expect("an answer");
@@ -34,6 +46,14 @@ async fn force(stage: &Stage, text: &str) -> u64 {
     let forced = stage.backend.force_release(&name(text), fence, TTL, "why").await;
     assert!(forced.expect("an answer"));
     fence
+}
+
+/// Asks for a lock that is held by another; the ticket.
+async fn stand(stage: &Stage, claim: &Claim) -> u64 {
+    match stage.backend.acquire(claim).await.expect("an answer") {
+        Acquired::Held { ticket: Some(ticket), .. } => ticket,
+        other => panic!("does not stand in the queue: {other:?}"),
+    }
 }
 
 /// Every key of a kind in the database.
@@ -63,12 +83,17 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
     // A second tombstone, of one that was dispossessed.
     force(&stage, "a:{b}*").await;
     stage.backend.acquire(&claim("a:{b}*")).await.expect("granted");
+    let waits = waiting_claim("a:{b}*", 1);
+    let since_us = stand(&stage, &waits).await;
+    let wait = Awaited { token: waits.token, name: waits.name, since_us };
+    // An owner of this name has its waits in the same shard.
+    stage.backend.wait_for(&one.name, &wait, TTL).await.expect("an answer");
     let tag = format!("{{l{}}}", one.name.shard(SHARDS));
     let mut found = 0;
     // But for the last fence of the shard, which is one key for ever.
     let fences = keys(server, "fence").await;
     assert!(fences.len() == 1 && fences[0].ends_with(":fence"), "{fences:?}");
-    for kind in ["lock:", "gone:"] {
+    for kind in ["lock:", "gone:", "queue:", "stand:", "beats", "waits:"] {
         for key in keys(server, kind).await {
             found += 1;
             assert!(key.contains(&tag), "{key} is outside {tag}");
@@ -76,7 +101,13 @@ async fn every_key_is_in_its_shards_slot_and_expires() {
             assert!(ttl > Some(0), "{key} never expires");
         }
     }
-    assert_eq!(found, 3);
+    assert_eq!(found, 7);
+    // The log is one for all, and has a shard of its own.
+    let line = Line { id: "1".into(), age: Duration::ZERO, entry: vec![] };
+    stage.backend.log(&[line]).await.expect("an answer");
+    let log = keys(server, "log").await.remove(0);
+    let ttl = server.command(&["PTTL", &log]).await.expect("an answer").as_int();
+    assert!(ttl > Some(0), "{log} never expires");
 }
 
 #[tokio::test]
@@ -135,6 +166,77 @@ async fn with_memory_full_locks_are_kept_and_given_up_but_not_taken() {
 }
 
 #[tokio::test]
+async fn with_memory_full_a_waiter_keeps_its_place_and_nobody_joins() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    stage.backend.acquire(&claim("a")).await.expect("granted");
+    let first = waiting_claim("a", 1);
+    let ticket = stand(&stage, &first).await;
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await.expect("an answer");
+    assert_eq!(stand(&stage, &first).await, ticket);
+    let wait = Wait { name: name("a"), token: first.token.clone() };
+    let shard = name("a").shard(SHARDS);
+    let standing = stage.backend.heartbeat(shard, number(&first), true, &[wait]).await;
+    assert_eq!(standing.expect("an answer"), [Standing::Waits]);
+    let error = stage.backend.acquire(&waiting_claim("a", 2)).await.expect_err("is full");
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{}", error.chain());
+}
+
+#[tokio::test]
+async fn tickets_rise_though_the_clock_does_not() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    stage.backend.acquire(&claim("a")).await.expect("granted");
+    server.stop_clock().await.expect("it stops");
+    let mut tickets = Vec::new();
+    for number in 1..5 {
+        tickets.push(stand(&stage, &waiting_claim("a", number)).await);
+    }
+    assert!(tickets.is_sorted_by(|one, next| one < next), "{tickets:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_whoever_left_the_queue() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    stage.backend.acquire(&claim("a")).await.expect("granted");
+    let (one, other) = (waiting_claim("a", 1), waiting_claim("a", 2));
+    stand(&stage, &one).await;
+    stand(&stage, &other).await;
+    let records = keys(server, "stand").await.remove(0);
+    stage.backend.release(&surrender(&one)).await.expect("an answer");
+    let known = async |claim: &Claim| {
+        let known = server.command(&["HEXISTS", &records, claim.token.expose()]).await;
+        known.expect("an answer").as_int() == Some(1)
+    };
+    assert!(!known(&one).await && known(&other).await);
+    stage.backend.release(&surrender(&other)).await.expect("an answer");
+    for kind in ["stand", "queue"] {
+        assert!(keys(server, kind).await.is_empty(), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_prolongs_all_that_a_place_consists_of() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let holder = Claim { ttl: TTL * 99, ..claim("a") };
+    stage.backend.acquire(&holder).await.expect("granted");
+    let first = waiting_claim("a", 1);
+    stand(&stage, &first).await;
+    stage.elapse(Duration::from_secs(50)).await;
+    let wait = Wait { name: name("a"), token: first.token.clone() };
+    let shard = name("a").shard(SHARDS);
+    let standing = stage.backend.heartbeat(shard, number(&first), true, &[wait]).await;
+    assert_eq!(standing.expect("an answer"), [Standing::Waits]);
+    for kind in ["queue:", "stand:", "beats"] {
+        let key = keys(server, kind).await.remove(0);
+        let ttl = server.command(&["PTTL", &key]).await.expect("an answer").as_int();
+        assert!(ttl > Some(50_000), "{key}: {ttl:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_fence_is_corrupt() {
     let stage = redis().await;
     let server = stage.server.as_ref().expect("a server");
@@ -145,24 +247,6 @@ async fn a_damaged_fence_is_corrupt() {
     server.command(&["SET", &key, "99999999999999999999"]).await.expect("an answer");
     let error = stage.backend.acquire(&claim("a")).await.expect_err("is damaged");
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
-}
-
-#[tokio::test]
-async fn a_server_without_sharded_channels_wakes_too() {
-    let server = RedisServer::builder().without_sharded_channels().start().await;
-    let server = server.expect("a server");
-    let stage = over(server).await;
-    let one = claim("a");
-    stage.backend.acquire(&one).await.expect("granted");
-    let client = Client::random();
-    let shard = one.name.shard(SHARDS);
-    let mut wakeups = stage.backend.listen(shard, &client).await.expect("listening");
-    let stand = Stand { client, ticket: None, priority: 0, hears: true };
-    let next = Claim { stand: Some(stand), ..claim("a") };
-    stage.backend.acquire(&next).await.expect("an answer");
-    stage.backend.release(&surrender(&one)).await.expect("released");
-    let heard = tokio::time::timeout(Duration::from_secs(5), wakeups.next()).await;
-    assert_eq!(heard, Ok(Wake::Turn(next.token)));
 }
 
 #[tokio::test]
@@ -185,4 +269,18 @@ async fn the_index_does_not_grow_by_what_has_ended() {
         size.as_int() == Some(1)
     })
     .await;
+}
+
+#[tokio::test]
+async fn few_grants_sweep_the_index() {
+    let stage = redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    for _ in 0..64 {
+        let one = claim("a");
+        stage.backend.acquire(&one).await.expect("granted");
+        stage.backend.release(&surrender(&one)).await.expect("released");
+    }
+    // One in sixteen, whenever it happens to be.
+    let sweeps = server.calls_of("zremrangebyscore").await;
+    assert!(sweeps < 32, "{sweeps}");
 }
