@@ -14,8 +14,8 @@ local TOTAL = 4000000
 
 local function log()
   -- A log as it stands at t: what is used, t as its own clock has it and when an admission would
-  -- be, then its head and what that says, and what has left the window since: false for nothing, the
-  -- total of the one entry that has, or true.
+  -- be, then its head and what that says, and what has left the window since: false for nothing,
+  -- the total of the one entry that has, or true.
   local function look(key, t, limit, span, peeks)
     local head = redis.call('ZRANGE', key, 0, 0)[1]
     if not head then
