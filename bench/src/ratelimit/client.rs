@@ -72,8 +72,7 @@ pub(crate) async fn run(plan: &Plan, server: &RedisServer, report: &mut Report) 
     for _ in 0..2 {
         limits.check("client", &quota).await?;
     }
-    let check = async { Ok(drop(limits.check("client", &quota).await?)) };
-    let call = wire::sent(server, check).await?;
+    let call = wire::sent(server, limits.check("client", &quota)).await?;
     let bare = Bare::new(peers::client(&plan.url, Config::COMMAND_TIMEOUT).await?, &call)?;
 
     let names = [["bare, 1 task", "ours, 1 task"], ["bare, 64 tasks", "ours, 64 tasks"]];

@@ -13,7 +13,7 @@ pub(crate) struct Admission {
 /// limit. An admission counts into a window only if it surely lies in it, so it is at least that
 /// many. The clocks of client and server may differ by a thousandth.
 pub(crate) fn admitted(mut all: Vec<Admission>, limit: usize, window: Duration) -> usize {
-    let window = window - window / 1000;
+    let window = window.saturating_sub(window / 1000);
     all.sort_by_key(|admission| admission.received);
     // What was rightly admitted and may lie in the window, by its `sent`.
     let (mut right, mut over) = (VecDeque::<Duration>::new(), 0);

@@ -41,9 +41,9 @@ pub(crate) async fn ran(server: &RedisServer, commands: &[&str]) -> Result<Ran> 
 
 /// The last script that is run meanwhile, as it is sent: nobody rebuilds by hand what the library
 /// makes of a call.
-pub(crate) async fn sent(
+pub(crate) async fn sent<T>(
     server: &RedisServer,
-    call: impl Future<Output = Result<()>>,
+    call: impl Future<Output = coordinator_core::Result<T>>,
 ) -> Result<Call> {
     let mut tap = server.connect().await?;
     tap.command(&["MONITOR"]).await?.ok()?;
