@@ -2,7 +2,7 @@
 
 use super::{SECOND, Scene, background, figures, now, scene, sha, take, waited_for};
 use crate::topology::{builder, config, server};
-use coordinator_core::redis::Connection;
+use coordinator_core::{Config, redis::Connection};
 use coordinator_harness::{Proxy, RedisServer, Rule, eventually, seed};
 use coordinator_locks::{Blocked, Guard, Locks, Outcome, Owner};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -175,12 +175,18 @@ fn embedded() -> Vec<Locks> {
     vec![locks.peer(), locks.peer(), locks]
 }
 
+/// Some runs last for minutes. That the machine stops for a second or two meanwhile shall not
+/// decide about what they look for, which is accusations.
+fn patient(url: &str) -> Config {
+    config(url).with_command_timeout(SECOND * 10)
+}
+
 async fn clients(server: &RedisServer, count: usize) -> Vec<Locks> {
     clients_with_prefix(server, count).await.0
 }
 
 async fn clients_with_prefix(server: &RedisServer, count: usize) -> (Vec<Locks>, String) {
-    let config = config(&server.url());
+    let config = patient(&server.url());
     let (mut clients, mut prefix) = (Vec::new(), String::new());
     for _ in 0..count {
         let connection = Connection::connect(config.clone()).await.expect("a connection");
@@ -211,7 +217,7 @@ async fn owners_in_one_order_accuse_nobody() {
     let (mut all, prefix) = clients_with_prefix(&server, OWNERS - 1).await;
     // One sees everything late, and most of it is over by then.
     proxy.delay_replies(SECOND / 200);
-    let config = config(&proxy.url()).with_prefix(&prefix).expect("a prefix");
+    let config = patient(&proxy.url()).with_prefix(&prefix).expect("a prefix");
     all.push(Locks::redis(&Connection::connect(config).await.expect("a connection")));
     nobody_was_accused(play(all, runs(), true).await);
 }
