@@ -17,7 +17,7 @@ pub(super) struct Stage {
 }
 
 /// 2030-01-01, in µs.
-const START: i64 = 1_893_456_000_000_000;
+pub(super) const START: i64 = 1_893_456_000_000_000;
 
 impl Stage {
     pub(super) fn embedded() -> Self {
