@@ -6,8 +6,11 @@
 //! Labels have few values: steps, outcomes and states. A key or a lock's name is never one.
 
 use crate::ErrorKind;
-use metrics::{Key, Label, Level, Metadata, SharedString, Unit};
-use std::{sync::OnceLock, time::Duration};
+use metrics::{Key, Label, Metadata, SharedString, Unit};
+use std::{
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 /// Counter: steps that ended, by `step` (such as `locks.acquire`) and `outcome` (see [`Outcome`]).
 pub const OPERATIONS: &str = "coordinator_operations_total";
@@ -30,7 +33,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(RECONNECTS, "Links for commands that were made anew."),
 ];
 
-static METADATA: Metadata<'static> = Metadata::new("coordinator", Level::INFO, None);
+static METADATA: Metadata<'static> = Metadata::new("coordinator", metrics::Level::INFO, None);
 
 /// A metric's name and meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +184,52 @@ impl Gauge {
     pub fn set(&self, level: f64) {
         metrics::with_recorder(|recorder| recorder.register_gauge(self.0.key(), &METADATA))
             .set(level);
+    }
+}
+
+/// How many there are of something in this process, told as a gauge. Made for statics.
+///
+/// ```
+/// use coordinator_core::telemetry::Level;
+///
+/// static HELD: Level = Level::new("coordinator_locks_held");
+/// let held = HELD.enter();
+/// drop(held);
+/// ```
+#[derive(Debug)]
+pub struct Level {
+    gauge: Gauge,
+    count: Mutex<u32>,
+}
+
+impl Level {
+    /// A level of none, under a gauge's name.
+    pub const fn new(name: &'static str) -> Self {
+        Self { gauge: Gauge::new(name, &[]), count: Mutex::new(0) }
+    }
+
+    /// One more, until what is answered is dropped.
+    pub fn enter(&'static self) -> Counted {
+        self.change(|count| count + 1);
+        Counted(self)
+    }
+
+    /// Told under the lock, so that the last to change it is the last to tell.
+    fn change(&self, change: impl FnOnce(u32) -> u32) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = change(*count);
+        self.gauge.set(f64::from(*count));
+    }
+}
+
+/// One that is counted by a [`Level`] until it is dropped.
+#[derive(Debug)]
+#[must_use = "it counts until it is dropped"]
+pub struct Counted(&'static Level);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.change(|count| count - 1);
     }
 }
 

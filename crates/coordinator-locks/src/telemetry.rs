@@ -1,11 +1,12 @@
 //! What locks count and measure. No label ever holds a lock's name.
 
+pub(crate) use coordinator_core::telemetry::Counted;
+
 use crate::{lease::LossReason, outcome::Outcome};
 use coordinator_core::{
     ErrorKind, Result,
-    telemetry::{Counter, Gauge, Metric, Timing},
+    telemetry::{Counter, Level, Metric, Timing},
 };
-use std::sync::{Mutex, PoisonError};
 
 const ACQUIRES: &str = "coordinator_lock_acquires_total";
 const WAIT: &str = "coordinator_lock_wait_seconds";
@@ -71,44 +72,8 @@ pub(crate) fn lost(reason: LossReason) {
     counter.add(1);
 }
 
-/// How many there are of something in this process.
-#[derive(Debug)]
-pub(crate) struct Level {
-    gauge: Gauge,
-    count: Mutex<u32>,
-}
-
 pub(crate) static LOCKS_HELD: Level = Level::new(HELD);
 pub(crate) static LOCKS_WAITING: Level = Level::new(WAITING);
-
-impl Level {
-    const fn new(name: &'static str) -> Self {
-        Self { gauge: Gauge::new(name, &[]), count: Mutex::new(0) }
-    }
-
-    /// One more, until what is answered is dropped.
-    pub(crate) fn enter(&'static self) -> Counted {
-        self.change(|count| count + 1);
-        Counted(self)
-    }
-
-    /// Told under the lock, so that the last to change it is the last to tell.
-    fn change(&self, change: impl FnOnce(u32) -> u32) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        *count = change(*count);
-        self.gauge.set(f64::from(*count));
-    }
-}
-
-/// One that is counted.
-#[derive(Debug)]
-pub(crate) struct Counted(&'static Level);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.change(|count| count - 1);
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,13 @@
 //! What rate limits count and measure. No label ever holds a subject or a tenant.
 
+pub(crate) use coordinator_core::telemetry::Counted;
+
 use crate::{
     backend::Kind,
     decision::{Decision, Source},
     quota::Quota,
 };
-use coordinator_core::telemetry::{Counter, Gauge, Metric, Timing};
-use std::sync::{Mutex, PoisonError};
+use coordinator_core::telemetry::{Counter, Level, Metric, Timing};
 
 const CHECKS: &str = "coordinator_ratelimit_checks_total";
 const WAIT: &str = "coordinator_ratelimit_wait_seconds";
@@ -56,44 +57,8 @@ pub(crate) fn decided(decision: &Decision, quota: &Quota) {
     counter.add(1);
 }
 
-/// How many there are of something in this process.
-#[derive(Debug)]
-pub(crate) struct Level {
-    gauge: Gauge,
-    count: Mutex<u32>,
-}
-
 pub(crate) static WAITERS: Level = Level::new(WAITING);
 pub(crate) static SLOTS_HELD: Level = Level::new(SLOTS);
-
-impl Level {
-    const fn new(name: &'static str) -> Self {
-        Self { gauge: Gauge::new(name, &[]), count: Mutex::new(0) }
-    }
-
-    /// One more, until what is answered is dropped.
-    pub(crate) fn enter(&'static self) -> Counted {
-        self.change(|count| count + 1);
-        Counted(self)
-    }
-
-    /// Told under the lock, so that the last to change it is the last to tell.
-    fn change(&self, change: impl FnOnce(u32) -> u32) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        *count = change(*count);
-        self.gauge.set(f64::from(*count));
-    }
-}
-
-/// One that is counted.
-#[derive(Debug)]
-pub(crate) struct Counted(&'static Level);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.change(|count| count - 1);
-    }
-}
 
 #[cfg(test)]
 mod tests {
