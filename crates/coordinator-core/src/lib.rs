@@ -27,9 +27,12 @@
 //! * That the monotonic clock runs while the machine is suspended.
 //!
 //! # Features
+//! * `codec`: how values are stored, for parts that store what callers give them.
 //! * `redis` (default): the connection. Without it there are no network dependencies.
 
 pub mod clock;
+#[cfg(feature = "codec")]
+pub mod codec;
 pub mod config;
 pub mod error;
 pub mod health;

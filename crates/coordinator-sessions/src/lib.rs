@@ -1,0 +1,9 @@
+//! Sessions.
+
+mod conversations;
+mod documents;
+mod embedded;
+mod store;
+mod tasks;
+
+pub use store::Store;
