@@ -142,6 +142,12 @@ impl Connection {
         &self.inner.config
     }
 
+    /// Whether one script may reach keys of several shards: not in a cluster, where each is in a
+    /// slot of its own.
+    pub fn is_one_keyspace(&self) -> bool {
+        !self.inner.is_cluster()
+    }
+
     /// The keys of this application.
     pub fn keyspace(&self) -> &Keyspace {
         self.inner.config.keyspace()

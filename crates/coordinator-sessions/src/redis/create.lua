@@ -1,0 +1,74 @@
+-- Creates a session, also one that moves here or is restored.
+-- KEYS[1] its hash
+-- KEYS[2] its grave
+-- ARGV[1] its id
+-- ARGV[2] the digest of its secret
+-- ARGV[3] ARGV[4] ARGV[5] user, company and crew, each empty for none
+-- ARGV[6] the CRC of the names
+-- ARGV[7] ARGV[8] ARGV[9] idle timeout, absolute timeout and throttle in ms
+-- ARGV[10] the schema of its data
+-- ARGV[11] ARGV[12] how many sessions its user may have, 0 for any number; what else: see cap.lua
+-- ARGV[13] 0 it is new; 1 it moves here; 2, 3, 4 it is restored: if it is not there, if it is
+--          newer, whatever is there
+-- ARGV[14] ARGV[15] ARGV[16] ARGV[17] ARGV[18] of one that was before: created, last activity,
+--          version, epochs of user and company (-1: as they are)
+-- ARGV[19] whether it is announced
+-- ARGV[20..] its fields and their values
+-- Answer: {1, version, expiry in ms, now in ms, how many had to go}; {2} it was there; {3} it is
+--         in its grave; {4} all of its user or company were revoked since; {5, live} its user has
+--         as many; {6} its time is over
+-- Safe to run twice: the second finds it there with its digest, and answers the same.
+local base, id = string.sub(KEYS[1], 1, -#ARGV[1] - 3), ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local mode, carried, throttle = tonumber(ARGV[13]), ARGV[13] ~= '0', tonumber(ARGV[9])
+local s = {created = now, last = now, version = 1, user = ARGV[3], company = ARGV[4],
+  crew = ARGV[5], crc = tonumber(ARGV[6]), idle = tonumber(ARGV[7]), absolute = tonumber(ARGV[8]),
+  schema = tonumber(ARGV[10]), token = string.rep('\0', 8)}
+if carried then
+  s.created, s.last, s.version = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+end
+s.expiry = math.min(s.last + s.idle + throttle, s.created + s.absolute)
+local there = redis.call('HMGET', KEYS[1], 'k', 'm')
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return {3}
+elseif there[1] and there[2] then
+  local old = motion({}, there[2])
+  if mode < 2 and there[1] == ARGV[2] then
+    return {1, old.version, old.expiry, now, 0}
+  elseif mode < 3 or mode == 3 and s.version <= old.version then
+    return {2}
+  end
+end
+local of_user, of_company = epoch(base .. 'g:' .. s.user), (epoch(base .. 'gc:' .. s.company))
+s.of_user = ARGV[17] == '-1' and of_user or tonumber(ARGV[17])
+s.of_company = ARGV[18] == '-1' and of_company or tonumber(ARGV[18])
+if s.user ~= '' and s.of_user < of_user or s.company ~= '' and s.of_company < of_company then
+  return {4}
+elseif now >= s.expiry then
+  return {6}
+end
+local cap, leaving, live = tonumber(ARGV[11]), {}, 0
+if cap > 0 and s.user ~= '' then
+  leaving, live = crowd(base, s.user, id, now, cap, tonumber(ARGV[12]))
+  if #leaving > 0 and ARGV[12] == '0' then
+    return {5, live}
+  end
+end
+if there[1] then
+  unindex(base, id, motion(anchor(redis.call('HGET', KEYS[1], 'a')), there[2]))
+  redis.call('DEL', KEYS[1])
+end
+local fields = {'a', anchored(s), 'm', moved(s), 'k', ARGV[2]}
+for i = 20, #ARGV, 2 do
+  fields[#fields + 1], fields[#fields + 2] = 'd:' .. ARGV[i], ARGV[i + 1]
+end
+redis.call('HSET', KEYS[1], unpack(fields))
+index(base, id, s, now)
+for _, other in ipairs(leaving) do
+  bury(base, other.id, other, 'invalidated', 'cap', now)
+end
+if ARGV[19] == '1' then
+  announce(base, id, 'created', s, '')
+end
+return {1, s.version, s.expiry, now, #leaving}

@@ -1,0 +1,23 @@
+-- Gives a session that lives other timeouts, counted from now and from its creation.
+-- KEYS[1] its hash
+-- ARGV[1] its id
+-- ARGV[2] the digest of the secret
+-- ARGV[3] the idle timeout in ms; -1 for what it is
+-- ARGV[4] the absolute timeout in ms; -1 for what it is
+-- ARGV[5] the throttle in ms
+-- Answer: {1, version, expiry in ms, now in ms}; or as `refusal` says
+-- Safe to run twice: they are the same the second time.
+local base, id = string.sub(KEYS[1], 1, -#ARGV[1] - 3), ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local code, s = standing(base, id, ARGV[2], now)
+if code ~= 1 then
+  return refusal(base, id, code, s, now)
+end
+s.idle = ARGV[3] == '-1' and s.idle or tonumber(ARGV[3])
+s.absolute = ARGV[4] == '-1' and s.absolute or tonumber(ARGV[4])
+s.last = now
+s.expiry = math.min(now + s.idle + tonumber(ARGV[5]), s.created + s.absolute)
+redis.call('HSET', KEYS[1], 'a', anchored(s), 'm', moved(s))
+index(base, id, s, now)
+return {1, s.version, s.expiry, now}

@@ -1,0 +1,23 @@
+-- Looks a session up, with all that is in it, and counts that as activity.
+-- KEYS[1] its hash
+-- ARGV[1] its id
+-- ARGV[2] the digest of the secret, empty for who needs none
+-- ARGV[3] the throttle in ms; -1 to count it as no activity
+-- Answer: {1, …, wrapped secret that replaces the caller's, or empty}: see `told`; or as
+--         `refusal` says
+-- Safe to run twice: activity in the same throttle is written once.
+local base, id = string.sub(KEYS[1], 1, -#ARGV[1] - 3), ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local code, s = standing(base, id, ARGV[2], now)
+if code ~= 1 then
+  return refusal(base, id, code, s, now)
+end
+local throttle = tonumber(ARGV[3])
+if throttle >= 0 and touch(s, now, throttle) then
+  redis.call('HSET', KEYS[1], 'm', moved(s))
+  index(base, id, s, now)
+end
+local answer = told(base, id, s, now, {1})
+answer[#answer + 1] = s.grace == 1 and redis.call('GET', base .. 'w:' .. id) or ''
+return answer

@@ -1,0 +1,21 @@
+-- Ends the move of a session that has arrived elsewhere.
+-- KEYS[1] its hash
+-- KEYS[2] its grave
+-- ARGV[1] its id
+-- Answer: {1} it is moved; {0} it is not moving, or no more
+-- Safe to run twice: the second finds it gone.
+local base, id = string.sub(KEYS[1], 1, -#ARGV[1] - 3), ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local got = redis.call('HMGET', KEYS[1], 'a', 'm', 'k', 'v')
+if not got[1] or not got[2] or not got[3] or not got[4] then
+  return {0}
+end
+local s = motion(anchor(got[1]), got[2])
+local shard, _, grace = struct.unpack('<I4I4d', got[4])
+local rest = math.max(s.created + s.absolute - now, 0) + REMEMBERED
+redis.call('SET', KEYS[2], 'm' .. struct.pack('<I4d', shard, now + grace) .. got[3], 'PX', rest)
+redis.call('SET', base .. 'w:' .. id, string.sub(got[4], 57, 88), 'PX', math.max(grace, 1))
+redis.call('DEL', KEYS[1])
+unindex(base, id, s)
+return {1}
