@@ -317,7 +317,7 @@ fn verify(
             }
             continue;
         };
-        if !shard.is_indexed(&id, &session)? {
+        if !shard.is_indexed(&id, &session, index)? {
             verified.missing += 1;
             if mend {
                 shard.index(&id, &session)?;

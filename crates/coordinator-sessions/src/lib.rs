@@ -6,14 +6,22 @@ mod documents;
 mod embedded;
 #[cfg(feature = "redis")]
 mod redis;
+mod sessions;
 mod store;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod token;
+mod vault;
 
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use redis::SCRIPTS;
+pub use sessions::{
+    CapPolicy, Created, Data, Filter, Lookup, NewSession, Page, Patch, Rotated, Rotation, Session,
+    SessionEvent, SessionEventKind, SessionEvents, SessionPage, Sessions, Stats, Updated,
+    Verification,
+};
 pub use store::Store;
 pub use token::{Reference, Token};
+pub use vault::KeyRing;

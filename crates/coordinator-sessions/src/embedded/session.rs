@@ -235,7 +235,12 @@ impl<'t, 'a> Shard<'t, 'a> {
         Ok(())
     }
 
-    pub(super) fn is_indexed(&self, id: &Id, session: &Session) -> Result<bool> {
+    /// Whether a session that was met in this index is listed as it should be: everywhere, if it
+    /// was met among all; elsewhere, whether it is among all.
+    pub(super) fn is_indexed(&self, id: &Id, session: &Session, met: &Index) -> Result<bool> {
+        if *met != Index::All {
+            return Ok(self.tx.score(&self.set(&Index::All), &id.encode())?.is_some());
+        }
         for index in session.indexes() {
             if self.tx.score(&self.set(&index), &id.encode())? != Some(session.expiry) {
                 return Ok(false);

@@ -27,8 +27,9 @@ for _, id in ipairs(ids) do
       end
     end
   else
-    local wrong = false
-    for _, key in ipairs(indexes(base, s)) do
+    -- Those that are listed by expiry are compared there.
+    local wrong = ARGV[1] ~= 'x' and not redis.call('ZSCORE', base .. 'x', id)
+    for _, key in ipairs(ARGV[1] == 'x' and indexes(base, s) or {}) do
       wrong = wrong or tonumber(redis.call('ZSCORE', key, id) or -1) ~= s.expiry
     end
     missing = missing + (wrong and 1 or 0)

@@ -1,0 +1,109 @@
+//! Sessions that move between shards: whoever comes upon one carries it on.
+//!
+//! A move is three steps: it departs, arrives elsewhere, and what it left is settled. Each may be
+//! the last that its mover takes; each is told to whoever comes next, and is safe to take again.
+
+use super::{Lookup, Sessions};
+use crate::{
+    backend::{self, Before, Cap, Crowded, Found, Moving, New, Origin, Place},
+    token::{Digest, Token},
+};
+use coordinator_core::{BoxFuture, Error, ErrorKind, Result};
+
+/// How often a token is followed: a session moves when its user changes, which is rare.
+const HOPS: usize = 8;
+
+impl Sessions {
+    /// Asks for a session where it is, following it where it went; with the token that it has
+    /// there.
+    pub(super) async fn follow<'a, T>(
+        &'a self,
+        token: &Token,
+        step: impl Fn(Place, Digest) -> BoxFuture<'a, Result<Found<T>>>,
+    ) -> Result<(Lookup<T>, Token)> {
+        let mut at = token.clone();
+        for _ in 0..HOPS {
+            let moved = match step(at.place(), at.digest()).await? {
+                Found::Live(value) => return Ok((Lookup::Live(value), at)),
+                Found::Absent => return Ok((Lookup::Absent, at)),
+                Found::Expired => return Ok((Lookup::Expired, at)),
+                Found::Revoked(reason) => return Ok((Lookup::Revoked { reason }, at)),
+                Found::Moved(moved) => moved,
+            };
+            if moved.here && !self.carry_on(at.place()).await? {
+                // It went on in the meantime, or was ended.
+                continue;
+            }
+            let there = Place { shard: moved.shard, id: at.place().id };
+            if moved.late {
+                // The token was replaced long ago: whoever still has it may have stolen it.
+                let ended = self.inner.backend.invalidate(there, None, "replayed").await?;
+                let reason = match ended {
+                    Found::Revoked(reason) => reason,
+                    Found::Expired => return Ok((Lookup::Expired, at)),
+                    _ => "replayed".to_owned(),
+                };
+                return Ok((Lookup::Revoked { reason }, at));
+            }
+            let Some(wrapped) = &moved.wrapped else { return Ok((Lookup::Absent, at)) };
+            at = at.unwrap(wrapped, moved.shard);
+        }
+        let why = "the session moved too often";
+        Err(Error::corrupt("sessions.follow", why))
+    }
+
+    /// Takes the steps of a move that are left, whoever began it; whether it moves.
+    async fn carry_on(&self, place: Place) -> Result<bool> {
+        match self.inner.backend.depart(place, None, None).await? {
+            Found::Live(moving) => self.arrive(place, moving).await.map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// The second and the third step.
+    pub(super) async fn arrive(&self, from: Place, moving: Moving) -> Result<()> {
+        let Moving { shard, of_user, names, checksum, digest, record, .. } = moving;
+        if names.checksum() != checksum {
+            let why = "the names of a session that moves are not what was written";
+            return Err(Error::corrupt("sessions.arrive", why));
+        }
+        let same_company = names.company == record.names.company;
+        let new = New {
+            place: Place { shard, id: from.id },
+            digest,
+            idle_ms: record.idle_ms,
+            absolute_ms: record.absolute_ms,
+            throttle_ms: self.options.throttle_ms(),
+            schema: record.schema,
+            fields: record.fields,
+            // Its token may have been given out: from here it can only make room.
+            cap: self.options.cap.map(|cap| match cap.policy {
+                Crowded::Refuse => Cap { policy: Crowded::Oldest, ..cap },
+                _ => cap,
+            }),
+            origin: Origin::Arrives(Before {
+                created: record.created,
+                last: record.now,
+                version: record.version + 1,
+                of_user: (!names.user.is_empty()).then_some(of_user),
+                of_company: same_company.then_some(record.of_company),
+            }),
+            names,
+            announced: false,
+        };
+        match self.inner.backend.create(&new).await? {
+            // Buried: it arrived, and was ended there.
+            backend::Created::Made { .. } | backend::Created::Exists | backend::Created::Buried => {
+            }
+            backend::Created::Stale | backend::Created::Late => {
+                self.inner.backend.settle(from).await?;
+                return Ok(());
+            }
+            backend::Created::Full { .. } => {
+                return Err(Error::new(ErrorKind::Unavailable, "sessions.arrive"));
+            }
+        }
+        self.inner.backend.settle(from).await?;
+        Ok(())
+    }
+}

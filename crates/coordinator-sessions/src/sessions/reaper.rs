@@ -1,0 +1,70 @@
+//! The reaper: ends sessions whose time is over, and has that told once each.
+
+use super::{Inner, Sessions};
+use crate::{backend::SHARDS, tasks};
+use coordinator_core::Result;
+use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+/// How many sessions a step ends.
+const BATCH: usize = 100;
+/// How many shards are asked at once.
+const AT_ONCE: usize = 16;
+
+impl Sessions {
+    /// Ends all sessions whose time is over; how many that were. Any number of processes may do so
+    /// at once: each session is ended, and told of, once.
+    ///
+    /// Clients do so by themselves ([`with_reaping`](Self::with_reaping)).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what is ended is ended.
+    pub async fn reap(&self) -> Result<u64> {
+        reap(&self.inner).await
+    }
+
+    /// Begins to do so in the background, once, until the last clone is dropped.
+    pub(super) fn reap_in_background(&self) {
+        let Some(period) = self.options.reaps_every else { return };
+        if !self.inner.reaping.swap(true, Ordering::Relaxed) {
+            tasks::spawn(reap_for_ever(Arc::downgrade(&self.inner), period));
+        }
+    }
+}
+
+async fn reap_for_ever(inner: Weak<Inner>, period: Duration) {
+    loop {
+        let Some(alarm) = inner.upgrade().map(|inner| inner.backend.clock().sleep(period)) else {
+            return;
+        };
+        alarm.await;
+        let Some(inner) = inner.upgrade() else { return };
+        if let Err(error) = reap(&inner).await {
+            // The next round does what this one could not.
+            tracing::debug!(error = %error.chain(), "sessions could not be reaped");
+        }
+    }
+}
+
+async fn reap(inner: &Inner) -> Result<u64> {
+    iter(0..SHARDS)
+        .map(|shard| async move {
+            let mut sum = 0;
+            loop {
+                let reaped = inner.backend.reap(shard, BATCH).await?;
+                sum += reaped.ended;
+                if !reaped.more {
+                    return Ok(sum);
+                }
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_fold(0, |sum, ended| std::future::ready(Ok(sum + ended)))
+        .await
+}
