@@ -7,5 +7,6 @@ mod limits;
 mod locks;
 mod owners;
 mod queue;
+mod sessions;
 mod stage;
 mod topology;

@@ -1,13 +1,15 @@
 //! The facade: one configuration, one connection, every part. It decides nothing.
 
+#[cfg(feature = "redis")]
+use coordinator_core::redis::Connection;
 use coordinator_core::{
     Config, Result,
+    config::{Endpoint, Fallback},
     health::{Health, State},
 };
-#[cfg(feature = "redis")]
-use coordinator_core::{config::Fallback, redis::Connection};
 use coordinator_locks::Locks;
 use coordinator_ratelimit::RateLimiter;
+use coordinator_sessions::{Sessions, Store};
 use std::time::Duration;
 
 /// Every part over one backend; clones share it.
@@ -16,6 +18,7 @@ pub struct Coordinator {
     config: Config,
     locks: Locks,
     limits: RateLimiter,
+    sessions: Sessions,
     #[cfg(feature = "redis")]
     connection: Option<Connection>,
 }
@@ -47,13 +50,16 @@ impl Coordinator {
 
     /// State in this process alone, in memory.
     pub fn embedded() -> Self {
-        Self::in_process(Config::embedded())
+        let config = Config::embedded();
+        let store = Store::memory().with_clock(config.clock().clone());
+        Self::in_process(config, &store)
     }
 
-    fn in_process(config: Config) -> Self {
+    fn in_process(config: Config, store: &Store) -> Self {
         Self {
             locks: Locks::embedded_with_clock(config.clock().clone()),
             limits: RateLimiter::embedded_with_clock(config.clock().clone()),
+            sessions: with_timeouts(Sessions::embedded_in(store), &config),
             config,
             #[cfg(feature = "redis")]
             connection: None,
@@ -73,8 +79,13 @@ impl Coordinator {
     /// Cancel safe.
     pub async fn with_config(config: Config) -> Result<Self> {
         config.validate()?;
-        if config.is_embedded() {
-            return Ok(Self::in_process(config));
+        if let Endpoint::Embedded { file } = config.endpoint() {
+            let store = match file {
+                Some(path) => Store::file(path)?,
+                None => Store::memory(),
+            };
+            let store = store.with_clock(config.clock().clone());
+            return Ok(Self::in_process(config, &store));
         }
         Self::over_redis(config).await
     }
@@ -88,13 +99,20 @@ impl Coordinator {
             }
             connected => (connected?, true),
         };
-        let limits = if found {
-            RateLimiter::redis(&connection)
+        let (limits, sessions) = if found {
+            (RateLimiter::redis(&connection), Sessions::redis(&connection))
         } else {
-            RateLimiter::embedded_with_clock(config.clock().clone())
+            let store = match config.fallback() {
+                Fallback::File(path) => Store::file(path)?,
+                _ => Store::memory(),
+            };
+            let store = store.with_clock(config.clock().clone());
+            let limits = RateLimiter::embedded_with_clock(config.clock().clone());
+            (limits, Sessions::embedded_in(&store))
         };
+        let sessions = with_timeouts(sessions, &config);
         let locks = Locks::redis(&connection);
-        Ok(Self { config, locks, limits, connection: Some(connection) })
+        Ok(Self { config, locks, limits, sessions, connection: Some(connection) })
     }
 
     #[cfg(not(feature = "redis"))]
@@ -116,6 +134,12 @@ impl Coordinator {
     /// Rate limits. After a fallback they are this process's own.
     pub fn limits(&self) -> &RateLimiter {
         &self.limits
+    }
+
+    /// Sessions. After a fallback they are this process's own, in memory or in the file that the
+    /// configuration names.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// The state of the connection now; an embedded backend is always connected.
@@ -158,5 +182,13 @@ impl Coordinator {
         if let Some(connection) = &self.connection {
             connection.close().await;
         }
+    }
+}
+
+/// What the configuration says of sessions.
+fn with_timeouts(sessions: Sessions, config: &Config) -> Sessions {
+    match config.session_ttl() {
+        Some(idle) => sessions.with_idle_timeout(idle),
+        None => sessions,
     }
 }

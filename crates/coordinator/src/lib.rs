@@ -17,7 +17,7 @@
 //! ```
 //!
 //! # Guarantees
-//! Those of the parts: [`locks`], [`ratelimit`].
+//! Those of the parts: [`locks`], [`ratelimit`], [`sessions`].
 //!
 //! # Not guaranteed
 //! * That embedded state is shared: it belongs to this process and to the clones of one
@@ -34,6 +34,7 @@ pub use coordinator_core::{
 };
 pub use coordinator_locks as locks;
 pub use coordinator_ratelimit as ratelimit;
+pub use coordinator_sessions as sessions;
 
 /// The book's pages with Rust in them, so that their examples compile and run.
 #[cfg(doctest)]

@@ -79,7 +79,10 @@ local function announce(base, id, event, s, reason)
   redis.call('XADD', key, 'MAXLEN', '~', 4096, '*', 'e', event, 'i', id, 'u', s.user or '',
     'c', s.company or '', 'r', s.crew or '', 'v', s.version or 0, 'w', reason)
   redis.call('PEXPIRE', key, 7 * SLACK)
-  redis.call('PUBLISH', key, event)
+  -- Where channels are forbidden or not sharded, that must not undo what was done.
+  if type(redis.pcall('SPUBLISH', key, event)) == 'table' then
+    redis.pcall('PUBLISH', key, event)
+  end
 end
 
 -- Ends a session; the grave lasts as long as the session could have, so that nothing late revives
