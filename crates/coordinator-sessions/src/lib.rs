@@ -6,4 +6,11 @@ mod embedded;
 mod store;
 mod tasks;
 
+#[cfg(feature = "redis")]
+#[doc(hidden)]
+pub use documents::SCRIPTS as DOCUMENT_SCRIPTS;
+pub use documents::{
+    Document, DocumentEntry, DocumentPage, DocumentStats, Documents, Focus, Focuses, Former,
+    ListRequest, Namespace, PastFocus, Put, PutRequest, Updated,
+};
 pub use store::Store;
