@@ -15,7 +15,6 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ended = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now),
   'LIMIT', 0, ARGV[4])
-redis.call('ZCARD', KEYS[1])
 if #ended > 0 then
   redis.call('ZREM', KEYS[1], unpack(ended))
   redis.call('ZREM', KEYS[2], unpack(ended))

@@ -278,7 +278,7 @@ async fn a_delete_delivered_later_deletes_nothing(mut stage: Stage) -> Verdict {
 }
 
 /// Documents of one shard.
-fn neighbours(count: usize) -> Vec<Place> {
+pub(super) fn neighbours(count: usize) -> Vec<Place> {
     let shard = place("n0").shard;
     let all = (0..).map(|number| place(&format!("n{number}")));
     let mut found: Vec<_> = all.filter(|place| place.shard == shard).take(count).collect();

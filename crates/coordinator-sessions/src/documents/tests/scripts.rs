@@ -204,6 +204,30 @@ async fn the_index_heals() {
 }
 
 #[tokio::test]
+async fn names_that_have_ended_leave_the_index() {
+    let mut stage = Stage::redis().await;
+    let all = super::contract::neighbours(4);
+    for round in ["a listing", "a write"] {
+        for place in &all {
+            let ttl_ms = if place == &all[0] { 60_000 } else { 100 };
+            let write = Write { ttl_ms, ..write("x", round) };
+            stage.stored(place, &write).await.expect("stored");
+        }
+        stage.elapse(101).await;
+        if round == "a listing" {
+            assert_eq!(stage.list(&slice(&all[0])).await.expect("a list").0.len(), 1);
+        } else {
+            stage.stored(&all[0], &write("y", "next")).await.expect("stored");
+        }
+        for index in ["*}:names:*", "*}:ends:*"] {
+            let key = keys(&stage, index).await.pop().expect("a key");
+            let left = command(&stage, &["ZCARD", &key]).await.as_int();
+            assert_eq!(left, Some(1), "{round} leaves names in {key}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn with_memory_full_nothing_is_written_and_deleting_works() {
     let stage = Stage::redis().await;
     fill(&stage).await;
@@ -244,5 +268,8 @@ async fn a_document_takes_little_memory() {
             bytes += command(&stage, &usage).await.as_int().expect("a number");
         }
     }
+    let once = keys(&stage, "*}:once:*").await.pop().expect("a key");
+    let mark = command(&stage, &["MEMORY", "USAGE", &once]).await.as_int();
+    println!("{} bytes each, a mark {mark:?}", bytes / 1000);
     assert!(bytes / 1000 < 900, "{} bytes for a value of 300", bytes / 1000);
 }
