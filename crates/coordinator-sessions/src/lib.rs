@@ -1,8 +1,8 @@
 //! Sessions.
 
 mod backend;
-mod conversations;
-mod documents;
+pub mod conversations;
+pub mod documents;
 mod embedded;
 #[cfg(feature = "redis")]
 mod redis;
@@ -14,6 +14,8 @@ mod tests;
 mod token;
 mod vault;
 
+pub use conversations::{Conversation, Conversations, Message, Party};
+pub use documents::{Document, Documents, Focus, Namespace, Put};
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use redis::SCRIPTS;
