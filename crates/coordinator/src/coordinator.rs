@@ -9,7 +9,7 @@ use coordinator_core::{
 };
 use coordinator_locks::Locks;
 use coordinator_ratelimit::RateLimiter;
-use coordinator_sessions::{Sessions, Store};
+use coordinator_sessions::{Conversations, Documents, Sessions, Store};
 use std::time::Duration;
 
 /// Every part over one backend; clones share it.
@@ -18,7 +18,7 @@ pub struct Coordinator {
     config: Config,
     locks: Locks,
     limits: RateLimiter,
-    sessions: Sessions,
+    persisted: Persisted,
     #[cfg(feature = "redis")]
     connection: Option<Connection>,
 }
@@ -59,7 +59,7 @@ impl Coordinator {
         Self {
             locks: Locks::embedded_with_clock(config.clock().clone()),
             limits: RateLimiter::embedded_with_clock(config.clock().clone()),
-            sessions: with_timeouts(Sessions::embedded_in(store), &config),
+            persisted: Persisted::embedded_in(store, &config),
             config,
             #[cfg(feature = "redis")]
             connection: None,
@@ -99,8 +99,8 @@ impl Coordinator {
             }
             connected => (connected?, true),
         };
-        let (limits, sessions) = if found {
-            (RateLimiter::redis(&connection), Sessions::redis(&connection))
+        let (limits, persisted) = if found {
+            (RateLimiter::redis(&connection), Persisted::redis(&connection, &config))
         } else {
             let store = match config.fallback() {
                 Fallback::File(path) => Store::file(path)?,
@@ -108,11 +108,10 @@ impl Coordinator {
             };
             let store = store.with_clock(config.clock().clone());
             let limits = RateLimiter::embedded_with_clock(config.clock().clone());
-            (limits, Sessions::embedded_in(&store))
+            (limits, Persisted::embedded_in(&store, &config))
         };
-        let sessions = with_timeouts(sessions, &config);
         let locks = Locks::redis(&connection);
-        Ok(Self { config, locks, limits, sessions, connection: Some(connection) })
+        Ok(Self { config, locks, limits, persisted, connection: Some(connection) })
     }
 
     #[cfg(not(feature = "redis"))]
@@ -139,7 +138,17 @@ impl Coordinator {
     /// Sessions. After a fallback they are this process's own, in memory or in the file that the
     /// configuration names.
     pub fn sessions(&self) -> &Sessions {
-        &self.sessions
+        &self.persisted.sessions
+    }
+
+    /// State documents; after a fallback as [`sessions`](Self::sessions).
+    pub fn documents(&self) -> &Documents {
+        &self.persisted.documents
+    }
+
+    /// Conversations; after a fallback as [`sessions`](Self::sessions).
+    pub fn conversations(&self) -> &Conversations {
+        &self.persisted.conversations
     }
 
     /// The state of the connection now; an embedded backend is always connected.
@@ -185,10 +194,44 @@ impl Coordinator {
     }
 }
 
-/// What the configuration says of sessions.
-fn with_timeouts(sessions: Sessions, config: &Config) -> Sessions {
-    match config.session_ttl() {
-        Some(idle) => sessions.with_idle_timeout(idle),
-        None => sessions,
+/// What a file keeps where there is one.
+#[derive(Debug, Clone)]
+struct Persisted {
+    sessions: Sessions,
+    documents: Documents,
+    conversations: Conversations,
+}
+
+impl Persisted {
+    fn embedded_in(store: &Store, config: &Config) -> Self {
+        Self::with_timeouts(
+            Sessions::embedded_in(store),
+            Documents::embedded_in(store),
+            Conversations::embedded_in(store),
+            config,
+        )
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis(connection: &Connection, config: &Config) -> Self {
+        Self::with_timeouts(
+            Sessions::redis(connection),
+            Documents::redis(connection),
+            Conversations::redis(connection),
+            config,
+        )
+    }
+
+    fn with_timeouts(
+        sessions: Sessions,
+        documents: Documents,
+        conversations: Conversations,
+        config: &Config,
+    ) -> Self {
+        let sessions = match config.session_ttl() {
+            Some(idle) => sessions.with_idle_timeout(idle),
+            None => sessions,
+        };
+        Self { sessions, documents, conversations }
     }
 }
