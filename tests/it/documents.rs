@@ -2,7 +2,10 @@
 
 use crate::topology::Servers;
 use coordinator_core::{ErrorKind, clock::ManualClock, redis::Connection};
-use coordinator_sessions::{DocumentEntry, Documents, Focus, Namespace, Put, Store, Updated};
+use coordinator_sessions::{
+    Documents, Focus, Namespace, Put, Store,
+    documents::{DocumentEntry, Updated},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
