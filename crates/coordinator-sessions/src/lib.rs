@@ -14,3 +14,8 @@ pub use documents::{
     ListRequest, Namespace, PastFocus, Put, PutRequest, Updated,
 };
 pub use store::Store;
+
+/// The book's page, so that its examples compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/documents.md")]
+struct DocumentsInTheBook;
