@@ -9,13 +9,13 @@ use crate::{
         Listed, Moving, New, Next, Patch, Patched, Place, Raise, Reaped, Record, Rotated, Swept,
         Verified, Whole, Written,
     },
-    store::{Store, Tx},
+    store::{Blob, Store, Tx},
     token::{Digest, Id, Wrapped},
 };
 use coordinator_core::{BoxFuture, Result, clock::Clock};
-use session::{Epoch, Grave, Shard, Standing};
-use std::{sync::Arc, time::Duration};
-use steps::{Fields, create, depart, list, patch, refusal, rotate, verify};
+use session::{Epoch, Grave, Session, Shard, Standing};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use steps::{create, depart, list, patch, refusal, rotate, verify};
 use tokio::sync::watch;
 
 /// Sessions, documents and conversations over a store; each port is implemented beside its noun.
@@ -137,7 +137,8 @@ impl Backend for Embedded {
             let Some(session) = shard.session(&id)? else { return Ok(false) };
             let Some(to) = session.moving.clone() else { return Ok(false) };
             let until = shard.now() + to.grace;
-            let grave = Grave::Moved { shard: to.shard, until, digest: session.digest };
+            let Session { digest, version, .. } = session;
+            let grave = Grave::Moved { shard: to.shard, until, digest, version };
             shard.entomb(&id, &session, &grave)?;
             shard.keep_wrapped(&id, Wrapped(to.wrapped), to.grace)?;
             shard.unindex(&id, &session)?;
@@ -307,8 +308,37 @@ impl Alerts for Changes {
     fn next(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if self.0.changed().await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
+    }
+}
+
+/// The fields of a session, in order.
+type Fields = BTreeMap<String, Blob>;
+
+impl Session {
+    fn written(&self, now: i64) -> Written {
+        Written { version: self.version, expiry: self.expiry, now }
+    }
+
+    fn record(&self, now: i64) -> Record {
+        let fields = self.fields.iter().map(|(field, value)| (field.clone(), value.0.clone()));
+        Record {
+            version: self.version,
+            created: self.created,
+            last: self.last,
+            expiry: self.expiry,
+            now,
+            idle_ms: self.idle,
+            absolute_ms: self.absolute,
+            of_user: self.of_user,
+            of_company: self.of_company,
+            schema: self.schema,
+            checksum: self.checksum,
+            names: self.names.clone().into(),
+            digest: Digest(self.digest),
+            fields: fields.collect(),
+        }
     }
 }

@@ -1,12 +1,11 @@
 //! The adapter over Redis and Valkey: keys, and one static script per step.
 
-mod words;
-
 use crate::{
     backend::{
-        Alerts, Backend, Count, Created, Departure, EPOCH_TTL, Existing, FIELDS_MAX, Found, From,
-        Happened, Index, Listed, Moving, Names, New, Next, Origin, Patch, Patched, Place, Raise,
-        Reaped, Record, Rotated, SHARDS, Swept, Verified, Whole, Written,
+        Alerts, Backend, Cap, Count, Created, Crowded, Departure, EPOCH_TTL, Existing, FIELDS_MAX,
+        Fields, Found, From, Happened, Index, Listed, Moved, Moving, Names, New, Next, Origin,
+        Patch, Patched, Place, Raise, Reaped, Record, Rotated, SHARDS, Swept, Verified, Whole,
+        Written,
     },
     token::{Digest, Id, Wrapped},
 };
@@ -17,15 +16,15 @@ use coordinator_core::{
     redis::{self, Arg, Connection, Message, Script, Subscription},
 };
 use std::{sync::Arc, time::Duration};
-use words::{
-    bytes32, cap, digest_or_none, found, maybe, ms, names, next_args, number, pairs, record,
-    shard_number, size, small, three, wrapped, written,
-};
 
 /// What stands before the scripts that know what a session is.
 macro_rules! sessions {
     ($($file:literal),+) => {
-        concat!(include_str!("redis/session.lua"), $(include_str!($file)),+)
+        concat!(
+            include_str!("redis/session.lua"),
+            include_str!("redis/index.lua"),
+            $(include_str!($file)),+
+        )
     };
 }
 
@@ -115,6 +114,132 @@ impl Redis {
     ) -> Result<redis::Fields> {
         Ok(self.connection.run(script, keys, args).await?.fields(script.name()))
     }
+}
+
+fn number(value: u64) -> Arg {
+    i64::try_from(value).unwrap_or(i64::MAX).into()
+}
+
+fn size(value: usize) -> Arg {
+    i64::try_from(value).unwrap_or(i64::MAX).into()
+}
+
+fn ms(duration: Duration) -> Arg {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1).into()
+}
+
+fn digest_or_none(digest: Option<&Digest>) -> Arg {
+    digest.map_or_else(|| Arg::from(""), |digest| Arg::from_bytes(&digest.0))
+}
+
+fn maybe(value: Option<i64>) -> Arg {
+    value.unwrap_or(-1).into()
+}
+
+fn cap(cap: Option<Cap>) -> [Arg; 2] {
+    let (most, policy) = cap.map_or((0, 0), |cap| {
+        let policy = match cap.policy {
+            Crowded::Refuse => 0,
+            Crowded::Oldest => 1,
+            Crowded::LeastRecent => 2,
+        };
+        (cap.most, policy)
+    });
+    [i64::from(most).into(), policy.into()]
+}
+
+fn names(names: &Names) -> [Arg; 4] {
+    [
+        names.user.as_str().into(),
+        names.company.as_str().into(),
+        names.crew.as_str().into(),
+        i64::from(names.checksum()).into(),
+    ]
+}
+
+fn pairs(args: &mut Vec<Arg>, fields: &Fields) {
+    for (field, value) in fields {
+        args.push(field.as_str().into());
+        args.push(Arg::from_bytes(value));
+    }
+}
+
+fn of32(bytes: &[u8]) -> Result<[u8; 32]> {
+    let wrong = |_| Error::corrupt("sessions", "a digest or a secret of another length");
+    <[u8; 32]>::try_from(bytes).map_err(wrong)
+}
+
+fn wrapped(fields: &mut redis::Fields) -> Result<Option<Wrapped>> {
+    let bytes = fields.bytes()?;
+    Ok(if bytes.is_empty() { None } else { Some(Wrapped(of32(&bytes)?)) })
+}
+
+fn written(fields: &mut redis::Fields) -> Result<Written> {
+    Ok(Written { version: fields.unsigned()?, expiry: fields.int()?, now: fields.int()? })
+}
+
+fn small(fields: &mut redis::Fields) -> Result<u32> {
+    let wrong = |_| Error::corrupt("sessions", "a number that is too large");
+    u32::try_from(fields.unsigned()?).map_err(wrong)
+}
+
+fn shard_number(fields: &mut redis::Fields) -> Result<u16> {
+    let number = u16::try_from(fields.unsigned()?).ok().filter(|shard| *shard < SHARDS);
+    number.ok_or_else(|| Error::corrupt("sessions", "a shard that there is not"))
+}
+
+fn three(fields: &mut redis::Fields) -> Result<Names> {
+    Ok(Names { user: fields.text()?, company: fields.text()?, crew: fields.text()? })
+}
+
+fn record(fields: &mut redis::Fields) -> Result<Record> {
+    let mut record = Record {
+        version: fields.unsigned()?,
+        created: fields.int()?,
+        last: fields.int()?,
+        expiry: fields.int()?,
+        now: fields.int()?,
+        idle_ms: fields.int()?,
+        absolute_ms: fields.int()?,
+        of_user: fields.int()?,
+        of_company: fields.int()?,
+        schema: small(fields)?,
+        checksum: small(fields)?,
+        names: three(fields)?,
+        digest: Digest(of32(&fields.bytes()?)?),
+        fields: Vec::new(),
+    };
+    for _ in 0..fields.unsigned()? {
+        record.fields.push((fields.text()?, fields.bytes()?.to_vec()));
+    }
+    // The order in a hash is not ours.
+    record.fields.sort();
+    Ok(record)
+}
+
+/// Reads an answer about a session, with `live` for one that lives.
+fn found<T>(
+    fields: &mut redis::Fields,
+    live: impl FnOnce(u64, &mut redis::Fields) -> Result<T>,
+) -> Result<Found<T>> {
+    Ok(match fields.unsigned()? {
+        2 => Found::Absent,
+        3 => Found::Expired,
+        4 => Found::Revoked(fields.text()?),
+        5 => Found::Moved(Moved {
+            shard: shard_number(fields)?,
+            late: fields.unsigned()? == 1,
+            wrapped: wrapped(fields)?,
+            here: fields.unsigned()? == 1,
+        }),
+        code => Found::Live(live(code, fields)?),
+    })
+}
+
+fn next_args(args: &mut Vec<Arg>, next: &Next) {
+    args.push(Arg::from_bytes(&next.digest.0));
+    args.push(Arg::from_bytes(&next.wrapped.0));
+    args.push(next.grace_ms.max(1).into());
 }
 
 impl Backend for Redis {
@@ -272,8 +397,8 @@ impl Backend for Redis {
                     grace_ms: fields.int()?,
                     checksum: small(fields)?,
                     names: three(fields)?,
-                    digest: Digest(bytes32(fields)?),
-                    wrapped: Wrapped(bytes32(fields)?),
+                    digest: Digest(of32(&fields.bytes()?)?),
+                    wrapped: Wrapped(of32(&fields.bytes()?)?),
                     record: record(fields)?,
                 })
             })

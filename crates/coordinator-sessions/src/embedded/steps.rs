@@ -1,16 +1,15 @@
-//! The longer steps of sessions, each a critical section on one shard.
+//! The steps that are more than a few lines, on one shard: what the scripts do, in Rust.
 
-use super::session::{Move, Session, Shard, Standing};
+use super::session::{Grave, Move, Session, Shard, Standing};
 use crate::{
     backend::{
         Created, Crowded, Departure, Existing, FIELDS_MAX, Found, Index, Listed, Moved, Moving,
-        New, Next, Origin, Patch, Patched, Record, Rotated, Verified, Written,
+        New, Next, Origin, Patch, Patched, Rotated, Verified,
     },
     store::Blob,
     token::{Digest, Id, Wrapped},
 };
 use coordinator_core::Result;
-use std::collections::BTreeMap;
 
 /// Turns what is not simply there into an answer; a replay revokes the session.
 pub(super) fn refusal<T>(
@@ -53,15 +52,22 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         before.map_or((now, now, 1), |before| (before.created, before.last, before.version));
     let expiry = (last + new.idle_ms + new.throttle_ms).min(created + new.absolute_ms);
     let there = shard.session(&id)?;
-    if shard.grave(&id)?.is_some() {
-        return Ok(Created::Buried);
+    match shard.grave(&id)? {
+        // It may come back, but not as it was before it left.
+        None => {}
+        Some(Grave::Moved { version: left, .. }) if mode == 1 && left < version => {}
+        Some(_) => return Ok(Created::Buried),
     }
     if let Some(old) = &there {
         if mode < 2 && old.digest == new.digest.0 {
             return Ok(Created::Made { written: old.written(now), evicted: 0 });
         }
-        if mode < 3 || (mode == 3 && version <= old.version) {
+        let newer = mode == 4 || mode == 3 && version > old.version;
+        if !newer || old.moving.is_some() {
             return Ok(Created::Exists);
+        }
+        if shard.revoked(old)?.is_some() {
+            return Ok(Created::Buried);
         }
     }
     let (user, company) =
@@ -107,6 +113,7 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         moving: None,
         fields: new.fields.into_iter().map(|(field, value)| (field, Blob(value))).collect(),
     };
+    shard.exhume(&id)?;
     shard.keep(&id, &session)?;
     shard.index(&id, &session)?;
     for (other, session) in &leaving {
@@ -310,33 +317,4 @@ pub(super) fn verify(
         verified.indexes.extend(indexes);
     }
     Ok(verified)
-}
-
-/// The fields of a session, in order.
-pub(super) type Fields = BTreeMap<String, Blob>;
-
-impl Session {
-    pub(super) fn written(&self, now: i64) -> Written {
-        Written { version: self.version, expiry: self.expiry, now }
-    }
-
-    pub(super) fn record(&self, now: i64) -> Record {
-        let fields = self.fields.iter().map(|(field, value)| (field.clone(), value.0.clone()));
-        Record {
-            version: self.version,
-            created: self.created,
-            last: self.last,
-            expiry: self.expiry,
-            now,
-            idle_ms: self.idle,
-            absolute_ms: self.absolute,
-            of_user: self.of_user,
-            of_company: self.of_company,
-            schema: self.schema,
-            checksum: self.checksum,
-            names: self.names.clone().into(),
-            digest: Digest(self.digest),
-            fields: fields.collect(),
-        }
-    }
 }
