@@ -287,7 +287,7 @@ impl Backend for Redis {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>> {
+    ) -> BoxFuture<'a, Result<Found<crate::backend::Known>>> {
         Box::pin(async move {
             let args =
                 vec![Arg::from(place.id.encode()), digest_or_none(digest), maybe(throttle_ms)];
