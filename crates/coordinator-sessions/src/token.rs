@@ -120,8 +120,7 @@ impl Token {
     }
 
     /// The token that the client of another program's session has without knowing it: what the
-    /// session that [`Sessions::migrate_legacy`](crate::Sessions::migrate_legacy) made of that one
-    /// is found by. `id` is what stood behind the prefix of its key, without a signature that the
+    /// session that `Sessions::migrate_legacy` made of that one is found by. `id` is what stood behind the prefix of its key, without a signature that the
     /// cookie may have had.
     ///
     /// It is derived by SHA-256, so it is as hard to guess as the id is. Whoever is let in by it

@@ -5,9 +5,9 @@
 use super::{MINUTE, Stage, created, revoked, standing};
 use crate::topology;
 use coordinator_core::{Config, ErrorKind, redis::Connection};
-use coordinator_harness::RedisServer;
+use coordinator_harness::{Proxy, RedisServer, Rule};
 use coordinator_sessions::{
-    Filter, KeyRing, LegacyLayout, Lookup, NewSession, Patch, Rotation, Sessions, Token,
+    Filter, KeyRing, LegacyLayout, Lookup, NewSession, Patch, Rotation, SCRIPTS, Sessions, Token,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -182,10 +182,49 @@ async fn a_migration_that_was_interrupted_is_run_again(stage: Stage) {
     assert_eq!((again.skipped, again.seen()), (400, 400), "{again:?}");
     assert_eq!(count(&stage.peer).await, 360);
     let live = (0..400).filter(|number| !ended.contains(&Token::of_legacy(&id(*number))));
-    for number in live {
+    let others = live.filter(|number| Token::of_legacy(&id(*number)) != *rotated);
+    are_theirs(&stage.peer, others).await;
+}
+
+/// Whether the old ids find sessions, each its own user's.
+async fn are_theirs(sessions: &Sessions, numbers: impl Iterator<Item = usize>) {
+    for number in numbers {
         let token = Token::of_legacy(&id(number));
-        let found = stage.peer.load(&token).await.expect("an answer");
-        assert!(found.is_live(), "session {number} of {}", number % 10);
+        let found = sessions.load(&token).await.expect("an answer");
+        let session = found.live().unwrap_or_else(|| panic!("session {number} is not there"));
+        let user = (!number.is_multiple_of(3)).then(|| (number % 10).to_string());
+        assert_eq!(session.user(), user.as_deref(), "session {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_migration_may_stop_at_each_of_its_steps() {
+    let legacy = Legacy::start().await;
+    legacy.fill(150).await;
+    let server = topology::server().await;
+    let ping = "*1\r\n$4\r\nPING\r\n";
+    for step in ["sessions.create", "sessions.depart", "sessions.settle"] {
+        let script = SCRIPTS.iter().find(|script| script.name() == step).expect("a script");
+        for applied in [false, true] {
+            let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+            let connection = Connection::connect(topology::config(&proxy.url())).await;
+            let sessions = Sessions::redis(&connection.expect("a connection")).with_reaping(None);
+            // One of many that are on their way.
+            let rule = Rule::script(script.hash()).nth(50);
+            let lost = proxy.rule(if applied {
+                rule.on_reply().replace("-ERR lost\r\n")
+            } else {
+                rule.on_request().replace(ping)
+            });
+            let failed = sessions.migrate_legacy(&legacy.connection, &layout()).await;
+            failed.expect_err("an answer is lost");
+            assert_eq!(lost.hits(), 1, "{step} {applied}");
+            let done = sessions.migrate_legacy(&legacy.connection, &layout()).await;
+            let done = done.expect("the rest is brought along");
+            assert_eq!((done.migrated + done.skipped, done.seen()), (150, 150), "{done:?}");
+            are_theirs(&sessions, 0..150).await;
+            assert_eq!(count(&sessions).await, 150, "{step} {applied}");
+        }
     }
 }
 
