@@ -292,8 +292,11 @@ async fn who_gives_way_is_as_the_mode_says(stage: Stage) {
     assert_eq!(count(&other).await, 1);
     // One that has another user meanwhile is in that user's list alone.
     let login = other.rotate(&token, Rotation::new().company("acme")).await.expect("an answer");
-    assert!(login.is_live());
-    restored(&other, &before, Overwrite).await;
+    let login = login.live().expect("it lives").token().expect("a token");
+    let local = other.clone().with_local_cache(MINUTE);
+    assert!(local.load(&login).await.expect("an answer").is_live());
+    restored(&local, &before, Overwrite).await;
+    assert!(!local.load(&login).await.expect("an answer").is_live(), "seen at once");
     assert_eq!(other.count(&Filter::company("acme")).await.expect("a count"), 0);
     assert!(is("pears").await);
 }
