@@ -1,5 +1,7 @@
 //! The adapter over Redis and Valkey: keys, and one static script per step.
 
+pub(crate) mod legacy;
+
 use crate::{
     backend::{
         Alerts, Backend, Cap, Count, Created, Crowded, Departure, EPOCH_TTL, Existing, FIELDS_MAX,

@@ -67,3 +67,9 @@ local function told(base, id, s, now, answer)
   answer[at] = count
   return answer
 end
+
+-- The version that a session had when it moved away, by its grave: a later one may come back.
+local function left(grave)
+  local moved = string.sub(grave, 1, 1) == 'm'
+  return moved and select(3, struct.unpack('<I4dd', string.sub(grave, 2))) or math.huge
+end
