@@ -7,7 +7,7 @@ use crate::{
         Swept, Verified, Whole, Written,
     },
     embedded::Embedded,
-    token::{Digest, Wrapped},
+    token::Digest,
 };
 use coordinator_core::{BoxFuture, Result, clock::Clock};
 use std::{sync::Arc, time::Duration};
