@@ -29,13 +29,13 @@ end
 
 -- Whether the one text is before the other, byte for byte: `<` asks the server's locale.
 local function before(one, other)
-  for at = 1, math.min(#one, #other) do
-    local a, b = string.byte(one, at), string.byte(other, at)
+  for at = 1, #other do
+    local a, b = string.byte(one, at) or -1, string.byte(other, at)
     if a ~= b then
       return a < b
     end
   end
-  return #one < #other
+  return false
 end
 
 -- Counts as activity, which is written down once per throttle at most; whether it was.
