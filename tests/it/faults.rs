@@ -10,6 +10,7 @@ mod outage;
 mod queue;
 mod refusals;
 mod replies;
+mod sessions;
 mod waking;
 
 use crate::{stage::config, topology::server};

@@ -23,8 +23,9 @@ local function moved(s)
 end
 
 local function anchored(s)
-  return struct.pack('<dddddI4sss', s.created, s.idle, s.absolute, s.of_user, s.of_company, s.crc,
-    s.user, s.company, s.crew)
+  local packed = struct.pack('<dddddI4sss', s.created, s.idle, s.absolute, s.of_user, s.of_company,
+    s.crc, s.user, s.company, s.crew)
+  return packed .. string.sub(redis.sha1hex(packed), 1, 8)
 end
 
 -- Whether the one text is before the other, byte for byte: `<` asks the server's locale.

@@ -7,13 +7,10 @@
 local function crowd(base, user, id, now, cap, policy)
   local live = {}
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', base .. 'u:' .. user, '(' .. now, '+inf')) do
-    local got = redis.call('HMGET', base .. 's:' .. other, 'a', 'm', 'v')
-    if other ~= id and got[1] and got[2] and not got[3] then
-      local s = session(base .. 's:' .. other, got[1], got[2])
-      if not revoked(base, s) then
-        s.id, s.order = other, policy == 2 and s.last or s.created
-        live[#live + 1] = s
-      end
+    local s = other ~= id and passing(base .. 's:' .. other)
+    if s and not s.move and not revoked(base, s) then
+      s.id, s.order = other, policy == 2 and s.last or s.created
+      live[#live + 1] = s
     end
   end
   table.sort(live, function(one, other)

@@ -1,5 +1,5 @@
 -- Gives a session that lives other timeouts, counted from now and from its creation.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret
 -- ARGV[3] the idle timeout in ms; -1 for what it is

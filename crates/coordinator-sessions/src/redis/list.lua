@@ -1,5 +1,6 @@
 -- Lists the living sessions of an index, those that expire first before the others.
--- KEYS[1] the index
+-- KEYS[1] the index; named with a key that is never there, so that a slot that
+--         moves is refused
 -- ARGV[1] what it is called in its shard
 -- ARGV[2] ARGV[3] behind which: expiry in ms and id
 -- ARGV[4] how many to look at

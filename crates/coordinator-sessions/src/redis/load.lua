@@ -1,5 +1,5 @@
 -- Looks a session up, with all that is in it, and counts that as activity.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret, empty for who needs none
 -- ARGV[3] the throttle in ms; -1 to count it as no activity

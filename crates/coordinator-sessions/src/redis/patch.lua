@@ -1,5 +1,5 @@
 -- Changes fields of a session that lives, and no other field.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret
 -- ARGV[3] the token of this write

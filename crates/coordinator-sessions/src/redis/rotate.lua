@@ -1,6 +1,6 @@
 -- Gives a session another secret, and other names if it is asked to; the secret before is honoured
 -- for a while.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret
 -- ARGV[3] the digest of the next one

@@ -1,9 +1,9 @@
 -- Shared: what a session is, and how it stands. Times are ms of the server's clock.
 -- `s:<id>` is a hash: `a` the anchor (created, idle and absolute timeout, epochs of user and
--- company when it was created, CRC of the names, the names); `m` what moves (version, last
--- activity, expiry, schema, token of the last write); `k` the digest of the secret; `p` that of
--- the secret before and until when it is honoured; `o` the beginnings of older ones and the same;
--- `v` where it is moving; `d:*` what callers keep in it.
+-- company when it was created, CRC of the names, the names, a checksum of all that); `m` what
+-- moves (version, last activity, expiry, schema, token of the last write); `k` the digest of the
+-- secret; `p` that of the secret before and until when it is honoured; `o` the beginnings of older
+-- ones and the same; `v` where it is moving; `d:*` what callers keep in it.
 -- Safe to run twice: it changes nothing.
 
 -- What is not of this make is refused as a key of a wrong type is: by asking for another type.
@@ -35,10 +35,25 @@ end
 
 -- A session, by the two fields that every one has.
 local function session(key, fixed, moving)
-  if #moving ~= 36 or not string.find(fixed, '^[^%z]*%z[^%z]*%z[^%z]*%z$', 45) then
+  local sound = string.sub(redis.sha1hex(string.sub(fixed, 1, -9)), 1, 8) == string.sub(fixed, -8)
+  if #moving ~= 36 or not sound then
     redis.call('STRLEN', key)
   end
   return motion(anchor(fixed), moving)
+end
+
+-- The session at a key for those who pass by: nil if there is none, or none of this make, which
+-- must not be in the way of others.
+local function passing(key)
+  local readable, s = pcall(function()
+    local got = redis.call('HMGET', key, 'a', 'm', 'v')
+    if got[1] and got[2] then
+      local s = session(key, got[1], got[2])
+      s.move = got[3]
+      return s
+    end
+  end)
+  return readable and s or nil
 end
 
 -- Whether all of its user's or company's sessions were revoked since it was created, and why.

@@ -1,5 +1,6 @@
 -- Ends the sessions in an index whose user or company was revoked.
--- KEYS[1] the index
+-- KEYS[1] the index; named with a key that is never there, so that a slot that
+--         moves is refused
 -- ARGV[1] what it is called in its shard
 -- ARGV[2] how many of its members to pass over
 -- ARGV[3] how many to look at
