@@ -20,7 +20,11 @@ use std::{sync::Arc, time::Duration};
 /// What stands before the scripts that know what a session is.
 macro_rules! sessions {
     ($($file:literal),+) => {
-        concat!(include_str!("redis/session.lua"), $(include_str!($file)),+)
+        concat!(
+            include_str!("redis/session.lua"),
+            include_str!("redis/index.lua"),
+            $(include_str!($file)),+
+        )
     };
 }
 
@@ -160,19 +164,14 @@ fn pairs(args: &mut Vec<Arg>, fields: &Fields) {
     }
 }
 
-fn bytes32(fields: &mut redis::Fields) -> Result<[u8; 32]> {
-    let bytes = fields.bytes()?;
-    let wrong = |_| Error::corrupt("sessions", "a digest of another length");
-    <[u8; 32]>::try_from(&bytes[..]).map_err(wrong)
+fn of32(bytes: &[u8]) -> Result<[u8; 32]> {
+    let wrong = |_| Error::corrupt("sessions", "a digest or a secret of another length");
+    <[u8; 32]>::try_from(bytes).map_err(wrong)
 }
 
 fn wrapped(fields: &mut redis::Fields) -> Result<Option<Wrapped>> {
     let bytes = fields.bytes()?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let wrong = |_| Error::corrupt("sessions", "a wrapped secret of another length");
-    Ok(Some(Wrapped(<[u8; 32]>::try_from(&bytes[..]).map_err(wrong)?)))
+    Ok(if bytes.is_empty() { None } else { Some(Wrapped(of32(&bytes)?)) })
 }
 
 fn written(fields: &mut redis::Fields) -> Result<Written> {
@@ -207,7 +206,7 @@ fn record(fields: &mut redis::Fields) -> Result<Record> {
         schema: small(fields)?,
         checksum: small(fields)?,
         names: three(fields)?,
-        digest: Digest(bytes32(fields)?),
+        digest: Digest(of32(&fields.bytes()?)?),
         fields: Vec::new(),
     };
     for _ in 0..fields.unsigned()? {
@@ -288,7 +287,7 @@ impl Backend for Redis {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>> {
+    ) -> BoxFuture<'a, Result<Found<crate::backend::Known>>> {
         Box::pin(async move {
             let args =
                 vec![Arg::from(place.id.encode()), digest_or_none(digest), maybe(throttle_ms)];
@@ -398,8 +397,8 @@ impl Backend for Redis {
                     grace_ms: fields.int()?,
                     checksum: small(fields)?,
                     names: three(fields)?,
-                    digest: Digest(bytes32(fields)?),
-                    wrapped: Wrapped(bytes32(fields)?),
+                    digest: Digest(of32(&fields.bytes()?)?),
+                    wrapped: Wrapped(of32(&fields.bytes()?)?),
                     record: record(fields)?,
                 })
             })

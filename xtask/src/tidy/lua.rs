@@ -42,10 +42,14 @@ fn shared(script: &Source, sources: &[Source]) -> Vec<Finding> {
             findings.push(script.at(line_at(&code, at), "shared", what));
         }
     }
-    let file = script.path.rsplit("src/").next().unwrap_or_default();
-    let folder = script.path.strip_suffix(file).unwrap_or_default();
-    let rust = sources.iter().filter(|source| source.path.starts_with(folder) && source.is("rs"));
-    if !rust.into_iter().any(|source| stands_before(&mask::rust(&source.text).uncommented, file)) {
+    let below = script.path.find("src/").map_or("", |at| &script.path[..at + 4]);
+    let rust = sources.iter().filter(|source| source.path.starts_with(below) && source.is("rs"));
+    let mut included = rust.filter_map(|source| {
+        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let file = script.path.strip_prefix(folder)?.strip_prefix('/')?;
+        Some((source, file))
+    });
+    if !included.any(|(source, file)| stands_before(&mask::rust(&source.text).uncommented, file)) {
         findings.push(script.at(1, "unused", "no script has it before itself"));
     }
     findings
@@ -321,17 +325,21 @@ pub static SCRIPTS: &[&Script] = &[&ACQUIRE];
 
     #[test]
     fn shared_code_takes_arguments_and_stands_before_a_script() {
-        let path = "crates/coordinator-locks/src/redis/queue.lua";
-        let rules = |text: &str, adapter: &str| {
-            let adapter = Source::planted("crates/coordinator-locks/src/redis.rs", adapter);
-            let found = check(&[Source::planted(path, text), adapter]);
+        let in_folder = |folder: &str, text: &str, adapter: &str| {
+            let folder = format!("crates/coordinator-locks/src/{folder}");
+            let adapter = Source::planted(&format!("{folder}redis.rs"), adapter);
+            let found =
+                check(&[Source::planted(&format!("{folder}redis/queue.lua"), text), adapter]);
             found.into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
         };
+        let rules = |text: &str, adapter: &str| in_folder("", text, adapter);
         let before = "concat!(include_str!(\"redis/queue.lua\"), include_str!($file))";
         let text = "-- Shared: what two scripts do.\n-- Safe to run twice: it reads.\n\
             local function f(key) return key end\n";
         assert_eq!(rules(&text.replace("twice", "once"), before), ["header"]);
         assert_eq!(rules(text, before), [""; 0]);
+        assert_eq!(in_folder("rwlock/", text, before), [""; 0]);
+        assert_eq!(in_folder("rwlock/", text, ""), ["unused"]);
         assert_eq!(rules(text, ""), ["unused"]);
         assert_eq!(rules(text, &format!("// {before}")), ["unused"]);
         assert_eq!(rules(text, &before.replace("queue.lua", "line.lua")), ["unused"]);

@@ -279,7 +279,7 @@ fn edit(tx: &mut Tx<'_>, place: &Place, edit: Edit) -> Result<Option<u64>> {
         fields.remove(name);
     }
     let after = fields.len();
-    if after > before && after > FIELDS {
+    if after > FIELDS {
         return Ok(Some(u64::try_from(before).unwrap_or(u64::MAX)));
     }
     if changes {

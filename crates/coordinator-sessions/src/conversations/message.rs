@@ -101,7 +101,7 @@ pub struct ToolCall {
 /// use coordinator_sessions::conversations::{Message, Role};
 /// use serde_json::json;
 ///
-/// let call = Message::assistant("I shall look.").with_call("c1", "weather", json!({"at": "Graz"}));
+/// let call = Message::assistant("I look.").with_call("c1", "weather", json!({"at": "Graz"}));
 /// let answer = Message::tool("c1", "14 °C");
 /// assert_eq!(call.calls[0].id, answer.answers.unwrap());
 /// assert_eq!(answer.role, Role::Tool);

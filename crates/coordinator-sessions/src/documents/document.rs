@@ -24,8 +24,8 @@ pub struct Document<T> {
 }
 
 impl<T: Serialize> Document<T> {
-    /// The value as one JSON object with `_metadata` in it:
-    /// `{…, "_metadata": {"updated_at": "2030-01-01T00:00:00.000000Z", "version": 1893456000000000}}`.
+    /// The value as one JSON object with `_metadata` in it, such as
+    /// `{…, "_metadata": {"updated_at": "2030-01-01T00:00:00.000007Z", "version": …}}`.
     ///
     /// A field of that name in the value gives way; a value that is no object stands under `value`.
     ///

@@ -27,11 +27,23 @@ local function anchored(s)
     s.user, s.company, s.crew)
 end
 
+-- Whether the one text is before the other, byte for byte: `<` asks the server's locale.
+local function before(one, other)
+  for at = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, at), string.byte(other, at)
+    if a ~= b then
+      return a < b
+    end
+  end
+  return #one < #other
+end
+
 -- Counts as activity, which is written down once per throttle at most; whether it was.
-local function touch(s, now, throttle)
+local function touch(base, s, now, throttle)
   if now - s.last < throttle then
     return false
   end
+  sound(base, s)
   s.last = now
   s.expiry = math.min(now + s.idle + throttle, s.created + s.absolute)
   return true

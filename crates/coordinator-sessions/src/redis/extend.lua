@@ -18,6 +18,7 @@ s.idle = ARGV[3] == '-1' and s.idle or tonumber(ARGV[3])
 s.absolute = ARGV[4] == '-1' and s.absolute or tonumber(ARGV[4])
 s.last = now
 s.expiry = math.min(now + s.idle + tonumber(ARGV[5]), s.created + s.absolute)
+sound(base, s)
 redis.call('HSET', KEYS[1], 'a', anchored(s), 'm', moved(s))
 index(base, id, s, now)
 return {1, s.version, s.expiry, now}

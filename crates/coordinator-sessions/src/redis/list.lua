@@ -19,7 +19,7 @@ while looked < limit do
   local page = redis.call('ZRANGE', KEYS[1], at, at + limit - 1, 'WITHSCORES')
   for i = 1, #page, 2 do
     local id, expiry = page[i], tonumber(page[i + 1])
-    if (expiry > score or id > after) and looked < limit then
+    if (expiry > score or before(after, id)) and looked < limit then
       looked, answer[3], answer[4] = looked + 1, expiry, id
       local code, s = standing(base, id, '', now)
       if code == 1 then

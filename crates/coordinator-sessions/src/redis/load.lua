@@ -13,11 +13,12 @@ local code, s = standing(base, id, ARGV[2], now)
 if code ~= 1 then
   return refusal(base, id, code, s, now)
 end
+local wrapped = s.grace == 1 and redis.call('GET', base .. 'w:' .. id) or ''
 local throttle = tonumber(ARGV[3])
-if throttle >= 0 and touch(s, now, throttle) then
+if throttle >= 0 and touch(base, s, now, throttle) then
   redis.call('HSET', KEYS[1], 'm', moved(s))
   index(base, id, s, now)
 end
 local answer = told(base, id, s, now, {1})
-answer[#answer + 1] = s.grace == 1 and redis.call('GET', base .. 'w:' .. id) or ''
+answer[#answer + 1] = wrapped
 return answer

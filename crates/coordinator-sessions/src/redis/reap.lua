@@ -10,7 +10,7 @@ local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1
 local ended = 0
 for _, id in ipairs(ids) do
   local got = redis.call('HMGET', base .. 's:' .. id, 'a', 'm')
-  local s = got[1] and got[2] and motion(anchor(got[1]), got[2])
+  local s = got[1] and got[2] and session(base .. 's:' .. id, got[1], got[2])
   if not s then
     -- It vanished before its time was told: evicted, or deleted by hand.
     redis.call('ZREM', KEYS[1], id)

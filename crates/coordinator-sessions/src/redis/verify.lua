@@ -16,7 +16,7 @@ local orphans, missing, removed = 0, 0, 0
 local answer = {}
 for _, id in ipairs(ids) do
   local got = redis.call('HMGET', base .. 's:' .. id, 'a', 'm')
-  local s = got[1] and got[2] and motion(anchor(got[1]), got[2])
+  local s = got[1] and got[2] and session(base .. 's:' .. id, got[1], got[2])
   if not s then
     orphans = orphans + 1
     if mends then

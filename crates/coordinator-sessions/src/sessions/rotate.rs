@@ -17,9 +17,18 @@ use coordinator_core::{Error, ErrorKind, Result, key::Name};
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Rotation {
-    user: Option<Option<String>>,
-    company: Option<Option<String>>,
-    crew: Option<Option<String>>,
+    user: Becomes,
+    company: Becomes,
+    crew: Becomes,
+}
+
+/// What becomes of a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Becomes {
+    #[default]
+    Stays,
+    Goes,
+    Is(String),
 }
 
 impl Rotation {
@@ -30,36 +39,37 @@ impl Rotation {
 
     /// Makes it this user's, as a login does.
     pub fn user(mut self, user: &str) -> Self {
-        self.user = Some(Some(user.to_owned()));
+        self.user = Becomes::Is(user.to_owned());
         self
     }
 
     /// Another company.
     pub fn company(mut self, company: &str) -> Self {
-        self.company = Some(Some(company.to_owned()));
+        self.company = Becomes::Is(company.to_owned());
         self
     }
 
     /// Another crew.
     pub fn crew(mut self, crew: &str) -> Self {
-        self.crew = Some(Some(crew.to_owned()));
+        self.crew = Becomes::Is(crew.to_owned());
         self
     }
 
     /// Makes it nobody's: user, company and crew are taken from it.
     pub fn anonymous(mut self) -> Self {
-        (self.user, self.company, self.crew) = (Some(None), Some(None), Some(None));
+        (self.user, self.company, self.crew) = (Becomes::Goes, Becomes::Goes, Becomes::Goes);
         self
     }
 
     fn is_plain(&self) -> bool {
-        self.user.is_none() && self.company.is_none() && self.crew.is_none()
+        [&self.user, &self.company, &self.crew].into_iter().all(|name| *name == Becomes::Stays)
     }
 
     fn names(&self, before: &Session) -> Result<Names> {
-        let of = |new: &Option<Option<String>>, before: Option<&str>| match new {
-            Some(new) => encoded(new.as_deref()),
-            None => encoded(before),
+        let of = |new: &Becomes, before: Option<&str>| match new {
+            Becomes::Stays => encoded(before),
+            Becomes::Goes => encoded(None),
+            Becomes::Is(name) => encoded(Some(name)),
         };
         Ok(Names {
             user: of(&self.user, before.user())?,

@@ -32,7 +32,7 @@ for i = 5, #ARGV do
     end
   end
 end
-if more > 0 and count + more > tonumber(ARGV[3]) then
+if count + more > tonumber(ARGV[3]) then
   return {0, count}
 end
 if #set > 0 then

@@ -1,7 +1,5 @@
 -- Ends the pause of a conversation.
--- KEYS[1] the conversation
--- KEYS[2] its window
--- KEYS[3] what left the window and is pending
+-- KEYS[1..3] the conversation, its window, what left the window and is pending
 -- Answer: {1} it was paused; {0} it was not, or is not there; {-1} damaged
 -- Safe to run twice: it goes on.
 local time = redis.call('TIME')

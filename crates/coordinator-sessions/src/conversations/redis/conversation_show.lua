@@ -1,7 +1,5 @@
 -- Reads a conversation.
--- KEYS[1] the conversation
--- KEYS[2] its window
--- KEYS[3] what left the window and is pending
+-- KEYS[1..3] the conversation, its window, what left the window and is pending
 -- ARGV[1] 1: with the window
 -- ARGV[2] 1: with what is pending
 -- ARGV[3] 1: with the fields

@@ -95,6 +95,7 @@ impl Stage {
         self.set(self.now + ms).await;
     }
 
+    #[cfg(feature = "redis")]
     pub(super) async fn elapse_by(&mut self, ms: i64) {
         self.set(self.now + ms).await;
     }
