@@ -156,11 +156,13 @@ async fn put(
     match request.await.map_err(|error| unsure(error, WRITTEN_PERHAPS))? {
         Put::Stored { version, updated_at, expires_at, .. } => {
             if json {
+                // The end is told in whole ms: those that were begun count.
+                let lives = expires_at.saturating_sub(updated_at) + Duration::from_micros(999);
                 output::json(&json!({
                     "stored": true,
                     "version": version,
                     "updated_at": moment(updated_at),
-                    "ttl_ms": millis(expires_at.saturating_sub(updated_at)),
+                    "ttl_ms": millis(lives),
                 }))?;
             } else {
                 output::line(&format!("version={version}"))?;

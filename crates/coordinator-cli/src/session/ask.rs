@@ -153,6 +153,10 @@ fn tell(count: u64, json: bool) -> Result<u8, Failure> {
 /// Compares indexes and sessions.
 pub(super) async fn verify(repair: bool, sessions: &Sessions, json: bool) -> Result<u8, Failure> {
     let found = if repair { sessions.repair().await? } else { sessions.verify().await? };
+    if repair {
+        // Those that vanished leave the list of all with this.
+        sessions.reap().await?;
+    }
     let wrong = found.orphans + found.missing;
     if json {
         output::json(&json!({
