@@ -93,7 +93,7 @@ impl NewSession {
         Self { user: Some(user.to_owned()), ..Self::default() }
     }
 
-    /// A session of nobody yet: [`Sessions::rotate`](crate::Sessions::rotate) makes it a user's.
+    /// A session of nobody yet: [`Sessions::login`](crate::Sessions::login) takes it over.
     pub fn anonymous() -> Self {
         Self::default()
     }

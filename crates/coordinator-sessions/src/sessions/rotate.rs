@@ -1,4 +1,4 @@
-//! Rotation: another token for the same session, at a login and wherever rights change.
+//! Rotation: another token for the same session, and other names for it.
 
 use super::{Lookup, Session, Sessions, in_ms, new::encoded};
 use crate::{
@@ -13,7 +13,7 @@ use coordinator_core::{Error, ErrorKind, Result, key::Name};
 /// use coordinator_sessions::Rotation;
 ///
 /// let refreshed = Rotation::new(); // the token alone
-/// let login = Rotation::new().user("ann").company("acme");
+/// let transferred = Rotation::new().user("ann").company("acme");
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Rotation {
@@ -37,7 +37,7 @@ impl Rotation {
         Self::default()
     }
 
-    /// Makes it this user's, as a login does.
+    /// Makes it this user's. For a login there is [`Sessions::login`](crate::Sessions::login).
     pub fn user(mut self, user: &str) -> Self {
         self.user = Becomes::Is(user.to_owned());
         self
@@ -114,6 +114,9 @@ impl Rotated {
 impl Sessions {
     /// Gives a session another token, and other names if it is asked to; the session stays what it
     /// is, with its data, its reference and its absolute timeout.
+    ///
+    /// Whoever has the old token is told the new one, for the grace: so a rotation shortens the
+    /// life of a token, and is no login. There [`login`](Self::login) leaves the old one outside.
     ///
     /// Parallel rotations with one token come to one new token. The old one finds the session for
     /// the [grace](Self::with_rotation_grace), and is told the new one; after it, whoever still
