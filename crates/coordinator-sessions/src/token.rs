@@ -119,13 +119,13 @@ impl Token {
         format!("v1.{}.{}", self.place.shard, URL_SAFE_NO_PAD.encode(&bytes[..]))
     }
 
-    /// The token that the client of another program's session has without knowing it: what the
-    /// session that `Sessions::migrate_legacy` made of that one is found by. `id` is what stood behind the prefix of its key, without a signature that the
-    /// cookie may have had.
+    /// The token that the client of another program's session has without knowing it: it finds
+    /// the session that `Sessions::migrate_legacy` made of that one. `id` is what stood behind the
+    /// prefix of its key, without a signature that the cookie may have had.
     ///
     /// It is derived by SHA-256, so it is as hard to guess as the id is. Whoever is let in by it
-    /// is told the token to use from now on ([`Session::token`](crate::Session::token)), or may
-    /// be given one by a rotation.
+    /// is told the token to use from now on ([`Session::token`](crate::Session::token)), if there
+    /// is another, or may be given one by a rotation.
     pub fn of_legacy(id: &str) -> Self {
         let hash = |of: &str| -> [u8; 32] {
             Sha256::new().chain_update(of).chain_update(id).finalize().into()
