@@ -276,6 +276,7 @@ impl Index {
     }
 
     /// Reads back what [`key`](Self::key) wrote.
+    #[cfg(feature = "redis")]
     pub(crate) fn of_key(key: &str) -> Option<Self> {
         let (kind, name) = key.split_once(':')?;
         match kind {

@@ -1,5 +1,6 @@
 //! The adapter over Redis and Valkey: keys, and one static script per step.
 
+mod channel;
 pub(crate) mod legacy;
 
 use crate::{
@@ -11,11 +12,12 @@ use crate::{
     },
     token::{Digest, Id, Wrapped},
 };
+use channel::Channel;
 use coordinator_core::{
     BoxFuture, Error, Result,
     clock::Clock,
     key::Shard,
-    redis::{self, Arg, Connection, Message, Script, Subscription},
+    redis::{self, Arg, Connection, Script},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -585,18 +587,6 @@ impl Backend for Redis {
             let alerts: Box<dyn Alerts> =
                 Box::new(Channel(self.connection.subscribe(&channel).await?));
             Ok(alerts)
-        })
-    }
-}
-
-#[derive(Debug)]
-struct Channel(Subscription);
-
-impl Alerts for Channel {
-    fn next(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            // What was lost may have been an event.
-            drop::<Message>(self.0.next().await);
         })
     }
 }

@@ -44,7 +44,8 @@
 //!
 //! Of [sessions]:
 //! * A request whose handler uses no session asks nobody, and sets no cookie.
-//! * A cookie is set when the token has changed, and not otherwise. What is no token creates nothing.
+//! * A cookie is set when the token has changed, and not otherwise. What is no token creates
+//!   nothing.
 //! * What a call changed is changed when it returns, whatever becomes of the request; changes of
 //!   different values by different requests all survive.
 //! * An outage is 503: it is no absence, it takes no cookie from anybody, and after a look that

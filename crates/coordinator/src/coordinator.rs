@@ -1,12 +1,12 @@
 //! The facade: one configuration, one connection, every part. It decides nothing.
 
-#[cfg(feature = "redis")]
-use coordinator_core::redis::Connection;
 use coordinator_core::{
     Config, Result,
-    config::{Endpoint, Fallback},
+    config::Endpoint,
     health::{Health, State},
 };
+#[cfg(feature = "redis")]
+use coordinator_core::{config::Fallback, redis::Connection};
 use coordinator_locks::Locks;
 use coordinator_ratelimit::RateLimiter;
 use coordinator_sessions::{Conversations, Documents, Sessions, Store};

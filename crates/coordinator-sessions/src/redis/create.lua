@@ -3,17 +3,13 @@
 -- KEYS[2] its grave
 -- ARGV[1] its id
 -- ARGV[2] the digest of its secret
--- ARGV[3] ARGV[4] ARGV[5] user, company and crew, each empty for none
--- ARGV[6] the CRC of the names
--- ARGV[7] ARGV[8] ARGV[9] idle timeout, absolute timeout and throttle in ms
--- ARGV[10] the schema of its data
--- ARGV[11] ARGV[12] how many sessions its user may have, 0 for any number; what else: see cap.lua
--- ARGV[13] 0 it is new; 1 it moves here; 2, 3, 4 it is restored: if it is not there, if it is
---          newer, whatever is there
--- ARGV[14] ARGV[15] ARGV[16] ARGV[17] ARGV[18] of one that was before: created (-1: it begins
---          now), last activity, version, epochs of user and company (-1: as they are)
--- ARGV[19] whether it is announced
--- ARGV[20..] its fields and their values
+-- ARGV[3..] in this order: user, company and crew, each empty for none; the CRC of the names; idle
+--          timeout, absolute timeout and throttle in ms; the schema of its data; how many sessions
+--          its user may have, 0 for any number, and what else: see cap.lua; 13: 0 it is new, 1 it
+--          moves here, 2, 3, 4 it is restored: if it is not there, if it is newer, whatever is
+--          there; of one that was before: created (-1: it begins now), last activity, version,
+--          epochs of user and company (-1: as they are); 19: whether it is announced; its fields
+--          and their values
 -- Answer: {1, version, expiry in ms, now in ms, how many had to go}; {2} it was there; {3} it is
 --         in its grave; {4} all of its user or company were revoked since; {5, live} its user has
 --         as many; {6} its time is over

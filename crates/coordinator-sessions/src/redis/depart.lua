@@ -8,7 +8,7 @@
 -- ARGV[5] for how long the secret before is honoured, in ms
 -- ARGV[6] whither
 -- ARGV[7] the epoch of the user there
--- ARGV[8] ARGV[9] ARGV[10] ARGV[11] user, company, crew and the CRC of these
+-- ARGV[8..] user, company, crew and the CRC of these
 -- Answer: {1, shard, epoch of the user, grace in ms, CRC, user, company, crew, digest, wrapped
 --         secret, …}: the move, then the session as `told` tells it; or as `refusal` says
 -- Safe to run twice: the first decides; all others are told what it decided.

@@ -2,10 +2,10 @@
 -- KEYS[1] the index; named with a key that is never there, so that a slot that
 --         moves is refused
 -- ARGV[1] what it is called in its shard
--- ARGV[2] ARGV[3] behind which: expiry in ms and id
+-- ARGV[2] behind which expiry in ms
+-- ARGV[3] behind which id
 -- ARGV[4] how many to look at
--- Answer: {now in ms, whether there are more, expiry and id of the last that was looked at, {…}, …}:
---         each its id and what `told` tells
+-- Answer: {now in ms, whether there are more, expiry and id of the last looked at, {…}, …}: each its id and what `told` tells
 -- Safe to run twice: it changes nothing.
 local base = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
 local time = redis.call('TIME')

@@ -7,9 +7,8 @@
 -- ARGV[4] the next secret, wrapped so that who has the one before can read it
 -- ARGV[5] for how long that is honoured, in ms
 -- ARGV[6] the throttle in ms
--- ARGV[7] ARGV[8] as in cap.lua; for another user
--- ARGV[9] whether the names change
--- ARGV[10] ARGV[11] ARGV[12] ARGV[13] user, company, crew and the CRC of these
+-- ARGV[7..] two as in cap.lua, for another user; whether the names change; user, company, crew and
+--          the CRC of these
 -- Answer: {1, version, expiry in ms, now in ms, wrapped secret: another's if another was first};
 --         {9, live} its user has as many sessions; or as `refusal` says
 -- Safe to run twice: whoever comes with the secret before is told the one that replaced it.

@@ -132,7 +132,10 @@ impl Sessions {
     /// # let session = sessions.create(NewSession::user("ann")).await?.session()?;
     /// # let token = session.token().expect("a token");
     /// let updated = sessions
-    ///     .update(token, |data| data.set("visits", &(data.get::<u64>("visits")?.unwrap_or(0) + 1)))
+    ///     .update(token, |data| {
+    ///         let visits = data.get::<u64>("visits")?.unwrap_or(0);
+    ///         data.set("visits", &(visits + 1))
+    ///     })
     ///     .await?;
     /// assert!(updated.is_live());
     /// # Ok(())
