@@ -1,6 +1,7 @@
 //! One integration binary: every suite on every backend, through the public API alone.
 
 mod agreement;
+mod conversations;
 mod faults;
 mod graph;
 mod limits;

@@ -1,7 +1,7 @@
 //! Sessions.
 
 mod backend;
-mod conversations;
+pub mod conversations;
 mod documents;
 mod embedded;
 #[cfg(feature = "redis")]
@@ -14,6 +14,7 @@ mod tests;
 mod token;
 mod vault;
 
+pub use conversations::{Conversation, Conversations, Message, Party};
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use redis::SCRIPTS;
