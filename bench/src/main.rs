@@ -9,12 +9,15 @@
 mod contended;
 mod figures;
 mod handoff;
+mod load;
 mod machine;
 mod peers;
 mod ratelimit;
 mod renewal;
 mod report;
+mod sessions;
 mod uncontended;
+mod wire;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -40,6 +43,9 @@ struct Cli {
     /// Measures only scenarios whose title holds this
     #[arg(long)]
     only: Option<String>,
+    /// Takes the larger sizes, where there are some: minutes more
+    #[arg(long)]
+    long: bool,
     /// Holds locks at this server and prints what that costs; for the process that measures it
     #[arg(long, hide = true)]
     hold_at: Option<String>,
@@ -49,6 +55,7 @@ struct Cli {
 enum Part {
     Locks,
     Ratelimit,
+    Sessions,
 }
 
 /// What every scenario is told.
@@ -57,6 +64,8 @@ pub(crate) struct Plan {
     url: String,
     rounds: usize,
     time: Duration,
+    /// Whether to take the larger sizes.
+    long: bool,
 }
 
 #[tokio::main]
@@ -71,12 +80,14 @@ async fn main() -> Result<ExitCode> {
         url: server.url(),
         rounds: cli.rounds.max(1),
         time: Duration::from_secs(cli.seconds.max(1)),
+        long: cli.long,
     };
     let mut report = Report::new(machine::Machine::look(&server).await?);
     let wanted = |title: &str| cli.only.as_ref().is_none_or(|part| title.contains(part));
     match cli.part {
         Part::Locks => locks(&plan, wanted, &server, &mut report).await?,
         Part::Ratelimit => ratelimit::run(&plan, wanted, &server, &mut report).await?,
+        Part::Sessions => sessions::run(&plan, wanted, &server, &mut report).await?,
     }
     println!("{}", report.markdown());
     if let Some(path) = &cli.json {

@@ -2,14 +2,12 @@
 
 mod client;
 mod fast;
-mod load;
 mod memory;
 mod outage;
 mod over;
 mod peers;
 mod server;
 mod waiters;
-mod wire;
 
 use crate::{Plan, report::Report};
 use anyhow::Result;

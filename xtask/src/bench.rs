@@ -22,6 +22,14 @@ enum Part {
     Locks(Options),
     /// Rate limits beside their bare script, trypema, GCRA and a naive zset; missed goals fail
     Ratelimit(Options),
+    /// Sessions and conversations beside their bare scripts and others' stores; missed goals fail
+    Sessions {
+        #[command(flatten)]
+        options: Options,
+        /// A million sessions, and 300,000 keys around those that expire: some minutes more
+        #[arg(long)]
+        long: bool,
+    },
 }
 
 impl Part {
@@ -29,13 +37,20 @@ impl Part {
         match self {
             Self::Locks(_) => "locks",
             Self::Ratelimit(_) => "ratelimit",
+            Self::Sessions { .. } => "sessions",
         }
     }
 
     fn options(&self) -> &Options {
         match self {
-            Self::Locks(options) | Self::Ratelimit(options) => options,
+            Self::Locks(options) | Self::Ratelimit(options) | Self::Sessions { options, .. } => {
+                options
+            }
         }
+    }
+
+    fn is_long(&self) -> bool {
+        matches!(self, Self::Sessions { long: true, .. })
     }
 }
 
@@ -77,6 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     bench.args(["--rounds", &options.rounds.to_string()]);
     if let Some(part) = &options.only {
         bench.args(["--only", part]);
+    }
+    if args.part.is_long() {
+        bench.arg("--long");
     }
     if let Some(path) = &options.json {
         bench.arg("--json").arg(path);

@@ -1,14 +1,11 @@
 //! What a check costs beside its script alone, through the same client library.
 
-use super::{
-    load,
-    wire::{self, Call},
-};
 use crate::{
     Plan,
     figures::{Rounds, quantile, us},
-    peers,
+    load, peers,
     report::{Bound, Report, Table},
+    wire::{self, Call},
 };
 use anyhow::{Context as _, Result, ensure};
 use coordinator_core::{Config, redis::Connection};

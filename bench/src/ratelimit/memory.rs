@@ -1,9 +1,9 @@
 //! How much memory one limit takes, at its largest.
 
-use super::wire;
 use crate::{
     figures::Rounds,
     report::{Bound, Report, Table},
+    wire,
 };
 use anyhow::{Result, ensure};
 use coordinator_core::{Config, redis::Connection};

@@ -1,9 +1,9 @@
 //! A server that does not answer: how long a check takes whose failure policy decides.
 
-use super::load;
 use crate::{
     Plan,
     figures::{Rounds, ms, quantile},
+    load,
     report::{Bound, Report, Table},
 };
 use anyhow::{Context as _, Result, ensure};

@@ -2,15 +2,14 @@
 
 use super::{
     client::Bare,
-    load,
     over::{self, Admission},
-    wire,
 };
 use crate::{
     Plan,
     figures::{Rounds, quantile, us},
-    peers as locks,
+    load, peers as locks,
     report::{Bound, Report, Table},
+    wire,
 };
 use anyhow::{Context as _, Result, ensure};
 use coordinator_core::{Config, redis::Connection};

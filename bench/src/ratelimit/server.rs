@@ -1,10 +1,10 @@
 //! What a call costs the server, by its own clock: `usec_per_call` of INFO commandstats.
 
-use super::wire::{self, Call};
 use crate::{
     Plan,
     figures::Rounds,
     report::{Bound, Report, Table},
+    wire::{self, Call},
 };
 use anyhow::{Context as _, Result, ensure};
 use coordinator_core::{Config, redis::Connection};

@@ -1,10 +1,10 @@
 //! A crowd that waits for one limit: how often the server is asked.
 
-use super::wire;
 use crate::{
     Plan,
     figures::Rounds,
     report::{Bound, Report, Table},
+    wire,
 };
 use anyhow::{Result, ensure};
 use coordinator_core::{Config, redis::Connection};

@@ -17,8 +17,13 @@ pub(crate) struct Ran {
     pub(crate) us: f64,
 }
 
-/// The server's own figures of commands.
+/// The server's own figures of these commands.
 pub(crate) async fn ran(server: &RedisServer, commands: &[&str]) -> Result<Ran> {
+    ran_where(server, |name| commands.contains(&name)).await
+}
+
+/// The server's own figures of the commands whose names are wanted.
+pub(crate) async fn ran_where(server: &RedisServer, wanted: impl Fn(&str) -> bool) -> Result<Ran> {
     let info = server.command(&["INFO", "commandstats"]).await?.ok()?;
     let mut all = Ran::default();
     for line in info.as_str().context("INFO is text")?.lines() {
@@ -27,7 +32,7 @@ pub(crate) async fn ran(server: &RedisServer, commands: &[&str]) -> Result<Ran> 
         else {
             continue;
         };
-        if commands.contains(&name) {
+        if wanted(name) {
             let figure = |name: &str| {
                 let mut figures = figures.split(',').filter_map(|figure| figure.split_once('='));
                 figures.find(|(found, _)| *found == name).and_then(|(_, n)| n.parse::<f64>().ok())
@@ -45,27 +50,67 @@ pub(crate) async fn sent<T>(
     server: &RedisServer,
     call: impl Future<Output = coordinator_core::Result<T>>,
 ) -> Result<Call> {
+    let (_, mut calls) = sent_by(server, async { Ok(call.await?) }).await?;
+    let last = calls.pop().context("no script was run")?;
+    last.into_iter().map(|part| Ok(String::from_utf8(part)?)).collect()
+}
+
+/// What was made of some work, and each script that was run meanwhile, as it was sent: in bytes.
+pub(crate) async fn sent_by<T>(
+    server: &RedisServer,
+    work: impl Future<Output = Result<T>>,
+) -> Result<(T, Vec<Vec<Vec<u8>>>)> {
     let mut tap = server.connect().await?;
     tap.command(&["MONITOR"]).await?.ok()?;
-    call.await?;
+    let made = work.await?;
     server.command(&["ECHO", "end"]).await?.ok()?;
-    let mut last = None;
+    let mut calls = Vec::new();
     loop {
         let line = tap.read().await?;
         let line = line.as_str().context("a line of the monitor")?;
         let Some((who, command)) = line.split_once("] ") else { continue };
-        let call: Call = command
-            .trim_matches('"')
-            .split("\" \"")
-            .inspect(|part| debug_assert!(!part.contains('\\')))
-            .map(str::to_owned)
-            .collect();
-        match call[0].to_uppercase().as_str() {
-            "ECHO" => return last.context("no script was run"),
-            "EVALSHA" if !who.ends_with("lua") => last = Some(call),
-            _ => {}
+        let call = unquoted(command).with_context(|| format!("{command} is quoted otherwise"))?;
+        let name = call.first().context("a command")?;
+        if name.eq_ignore_ascii_case(b"ECHO") {
+            return Ok((made, calls));
+        }
+        if name.eq_ignore_ascii_case(b"EVALSHA") && !who.ends_with("lua") {
+            calls.push(call);
         }
     }
+}
+
+/// Reads the quoted words of a line of MONITOR.
+fn unquoted(line: &str) -> Option<Vec<Vec<u8>>> {
+    let mut words = Vec::new();
+    let mut bytes = line.bytes();
+    while let Some(quote) = bytes.next() {
+        if quote != b'"' {
+            continue;
+        }
+        let mut word = Vec::new();
+        loop {
+            match bytes.next()? {
+                b'"' => break,
+                b'\\' => word.push(match bytes.next()? {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'a' => 7,
+                    b'b' => 8,
+                    b'x' => {
+                        let digit = |byte: u8| char::from(byte).to_digit(16);
+                        let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
+                        u8::try_from(16 * high + low).ok()?
+                    }
+                    other => other,
+                }),
+                byte => word.push(byte),
+            }
+        }
+        words.push(word);
+    }
+    Some(words)
 }
 
 /// A script of our own as a call: loaded, with its keys and arguments.
@@ -122,4 +167,17 @@ pub(crate) async fn bytes(server: &RedisServer) -> Result<Vec<(String, i64)>> {
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_monitor_is_read_back_in_bytes() {
+        let line = r#""EVALSHA" "a b" "\x00\xfF\n\"\\" """#;
+        let words: [&[u8]; 4] = [b"EVALSHA", b"a b", b"\x00\xff\n\"\\", b""];
+        assert_eq!(unquoted(line).unwrap(), words);
+        assert_eq!(unquoted(r#""no end"#), None);
+    }
 }
