@@ -81,7 +81,7 @@ impl Crowd {
         let mut members = Vec::new();
         for (n, roll) in rolls.iter().enumerate() {
             let mut command = Command::new(std::env::current_exe().expect("this binary"));
-            command.args(["--exact", &member::name_of_the_test(), "--nocapture"]);
+            command.args(["--exact", &member::process_name(), "--nocapture"]);
             command.env(URL, url).env(PREFIX, &prefix).env(ROLL, roll).env(NUMBER, n.to_string());
             // It works until its input ends, so it does not outlive us.
             command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);

@@ -72,9 +72,14 @@ impl Stage {
         self.backend.take(ask).await.map_err(|error| error.chain())
     }
 
-    async fn used(&self, ask: &Ask) -> Result<u64, String> {
+    /// What is used, and when the cost fits.
+    async fn seen(&self, ask: &Ask) -> Result<(u64, Option<u64>), String> {
         let seen = self.backend.peek(std::slice::from_ref(ask)).await;
-        seen.map(|seen| seen[0].used).map_err(|error| error.chain())
+        seen.map(|seen| (seen[0].used, seen[0].retry_us)).map_err(|error| error.chain())
+    }
+
+    async fn used(&self, ask: &Ask) -> Result<u64, String> {
+        self.seen(ask).await.map(|(used, _)| used)
     }
 
     async fn give_back(&self, ask: &Ask, standing: &Standing) -> Result<u64, String> {
@@ -528,12 +533,15 @@ async fn slots_are_as_many_as_they_are(mut stage: Stage) -> Verdict {
     let full = stage.enters("c", 2).await?;
     let six_seconds = Some(6_000_000);
     ensure!(full == Entered::Full { used: 2, retry_us: six_seconds }, "{full:?}");
+    let look = ask("c", &Quota::concurrency(2, SECOND * 10), 1);
+    ensure!(stage.seen(&look).await? == (2, six_seconds), "{:?}", stage.seen(&look).await?);
     let quota = Quota::concurrency(2, SECOND * 10);
     let place = place("c", &quota);
     for held in [true, false] {
         let left = stage.backend.leave(&place, &name("a")).await.map_err(|e| e.chain())?;
         ensure!(left == held, "{left}");
     }
+    ensure!(stage.seen(&look).await? == (1, Some(0)), "{:?}", stage.seen(&look).await?);
     let entered = stage.enters("c", 2).await?;
     ensure!(entered == Entered::Slot { used: 2 }, "{entered:?}");
     Ok(())

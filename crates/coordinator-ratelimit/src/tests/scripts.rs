@@ -237,7 +237,7 @@ async fn an_alert_is_told_once_by_the_channels_that_the_server_has() {
 }
 
 #[tokio::test]
-async fn what_has_left_the_window_is_not_kept() {
+async fn what_counts_no_more_is_not_kept() {
     let mut stage = Stage::redis().await;
     let entries = async |stage: &Stage, subject: &str| {
         let server = stage.server.as_ref().expect("a server");
@@ -275,4 +275,10 @@ async fn what_has_left_the_window_is_not_kept() {
     };
     assert_eq!(stage.backend.refund(&back).await.expect("an answer"), 1);
     assert_eq!(entries(&stage, "back").await, Some(1));
+    // Nor what was forgotten.
+    for _ in 0..3 {
+        stage.take(&rare).await.expect("an answer");
+    }
+    assert_eq!(stage.backend.reset(&rare.place, &rare.terms).await.expect("an answer"), 3);
+    assert_eq!(entries(&stage, "rare").await, Some(1));
 }

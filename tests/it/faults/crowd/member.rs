@@ -27,7 +27,7 @@ const BACK: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// The name of the test that is such a process.
-pub(super) fn name_of_the_test() -> String {
+pub(super) fn process_name() -> String {
     let (_, module) = module_path!().split_once("::").expect("a module of the test binary");
     format!("{module}::one_of_the_crowd")
 }
