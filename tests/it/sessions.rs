@@ -85,6 +85,7 @@ on_every_backend! {
     fields_changed_by_many_all_survive
     an_update_loses_nothing
     parallel_rotations_come_to_one_token
+    a_login_with_a_replaced_token_is_a_login
     a_token_used_after_its_grace_ends_the_session
     a_login_moves_the_session_and_keeps_what_is_in_it
     an_idle_session_ends_in_time_and_a_used_one_does_not
@@ -230,6 +231,23 @@ async fn parallel_rotations_come_to_one_token(stage: Stage) {
     let found = stage.peer.load(&next).await.expect("an answer").live().expect("it lives");
     assert_eq!(found.token(), None);
     assert_eq!(stage.sessions.count(&Filter::user("ann")).await.expect("a count"), 1);
+}
+
+async fn a_login_with_a_replaced_token_is_a_login(stage: Stage) {
+    let token = created(&stage.sessions, NewSession::user("ann").company("acme")).await;
+    let refreshed = stage.peer.rotate(&token, Rotation::new()).await.expect("an answer");
+    let refreshed = refreshed.live().expect("it lives").token().expect("a token");
+    let mut tokens = BTreeSet::new();
+    for token in [&token, &refreshed] {
+        let login = stage.sessions.rotate(token, Rotation::new().user("bob")).await;
+        let login = login.expect("an answer").live().expect("it lives").token().expect("a token");
+        assert_ne!(login, refreshed);
+        let found = stage.peer.load(&login).await.expect("an answer").live().expect("it lives");
+        assert_eq!((found.user(), found.company()), (Some("bob"), Some("acme")));
+        tokens.insert(login.reveal());
+    }
+    assert_eq!(tokens.len(), 1, "once");
+    assert_eq!(stage.peer.count(&Filter::all()).await.expect("a count"), 1);
 }
 
 async fn a_token_used_after_its_grace_ends_the_session(stage: Stage) {
