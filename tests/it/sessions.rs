@@ -78,6 +78,8 @@ macro_rules! on_every_backend {
     };
 }
 
+mod typed;
+
 on_every_backend! {
     a_session_is_shared_and_found_by_its_token_alone
     whoever_guesses_finds_nothing

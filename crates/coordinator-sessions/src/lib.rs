@@ -19,9 +19,14 @@ mod vault;
 pub use redis::SCRIPTS;
 pub use sessions::{
     CapPolicy, Created, Data, Filter, Lookup, NewSession, Page, Patch, Rotated, Rotation, Session,
-    SessionEvent, SessionEventKind, SessionEvents, SessionPage, Sessions, Stats, Updated,
-    Verification,
+    SessionData, SessionEvent, SessionEventKind, SessionEvents, SessionPage, Sessions, Stats,
+    Typed, TypedSessions, Updated, Verification,
 };
 pub use store::Store;
 pub use token::{Reference, Token};
 pub use vault::KeyRing;
+
+/// The book's page, so that its examples compile and run.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../../../docs/guide/sessions.md")]
+struct SessionsInTheBook;

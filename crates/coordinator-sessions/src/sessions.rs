@@ -9,10 +9,12 @@ mod lookup;
 mod moves;
 mod new;
 mod options;
+mod packed;
 mod reaper;
 mod revoke;
 mod rotate;
 mod session;
+mod typed;
 
 pub use change::{Patch, Updated};
 pub use data::Data;
@@ -22,6 +24,7 @@ pub use lookup::Lookup;
 pub use new::{CapPolicy, Created, NewSession};
 pub use rotate::{Rotated, Rotation};
 pub use session::Session;
+pub use typed::{SessionData, Typed, TypedSessions};
 
 use crate::{
     backend::{self, Backend, New, Origin, Place, SHARDS},
