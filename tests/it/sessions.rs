@@ -1,7 +1,12 @@
 //! Sessions: what they promise, on every backend, through the public API.
 
 use crate::topology::Servers;
-use coordinator_core::{ErrorKind, clock::ManualClock, redis::Connection};
+use coordinator_core::{
+    ErrorKind,
+    clock::{Clock, ManualClock, SystemClock},
+    redis::Connection,
+};
+use coordinator_harness::fresh_prefix;
 use coordinator_sessions::{
     CapPolicy, Created, Filter, KeyRing, Lookup, NewSession, Page, Patch, Rotated, Rotation,
     SessionEventKind, Sessions, Store, Token, Updated,
@@ -58,6 +63,26 @@ impl Stage {
         self.clock.advance(by);
     }
 
+    /// Other sessions, on the same time: under another prefix, or in another store.
+    async fn elsewhere(&self) -> Sessions {
+        let clock = Arc::new(self.clock.clone());
+        let Some(servers) = &self.servers else {
+            return Sessions::embedded_with_clock(clock).with_reaping(None);
+        };
+        let prefix = format!("{}-{}", servers.config().keyspace().prefix(), fresh_prefix());
+        let config = servers.config().clone().with_prefix(&prefix).expect("a prefix");
+        let connection = Connection::connect(config.with_clock(clock)).await;
+        Sessions::redis(&connection.expect("a connection")).with_reaping(None)
+    }
+
+    /// The time of these sessions, as good as it is known.
+    fn time(&self) -> Arc<dyn Clock> {
+        match &self.servers {
+            Some(_) => Arc::new(SystemClock),
+            None => Arc::new(self.clock.clone()),
+        }
+    }
+
     /// The same sessions with other options.
     fn with(self, change: impl Fn(Sessions) -> Sessions) -> Self {
         Self { sessions: change(self.sessions), peer: change(self.peer), ..self }
@@ -78,6 +103,8 @@ macro_rules! on_every_backend {
     };
 }
 
+mod export;
+mod legacy;
 mod typed;
 
 on_every_backend! {

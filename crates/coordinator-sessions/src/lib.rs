@@ -16,12 +16,14 @@ mod vault;
 
 #[cfg(feature = "redis")]
 #[doc(hidden)]
-pub use redis::SCRIPTS;
+pub use redis::{SCRIPTS, legacy::SCRIPTS as LEGACY_SCRIPTS};
 pub use sessions::{
-    CapPolicy, Created, Data, Filter, Lookup, NewSession, Page, Patch, Rotated, Rotation, Session,
-    SessionData, SessionEvent, SessionEventKind, SessionEvents, SessionPage, Sessions, Stats,
-    Typed, TypedSessions, Updated, Verification,
+    CapPolicy, Created, Data, Export, Filter, Lookup, NewSession, Page, Patch, RestoreMode,
+    Restored, Rotated, Rotation, Session, SessionData, SessionEvent, SessionEventKind,
+    SessionEvents, SessionPage, Sessions, Stats, Typed, TypedSessions, Updated, Verification,
 };
+#[cfg(feature = "redis")]
+pub use sessions::{LegacyLayout, Migrated};
 pub use store::Store;
 pub use token::{Reference, Token};
 pub use vault::KeyRing;

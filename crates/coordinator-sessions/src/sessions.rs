@@ -3,6 +3,9 @@
 mod change;
 mod data;
 mod events;
+mod export;
+#[cfg(feature = "redis")]
+mod legacy;
 mod list;
 mod local;
 mod lookup;
@@ -11,6 +14,7 @@ mod new;
 mod options;
 mod packed;
 mod reaper;
+mod restore;
 mod revoke;
 mod rotate;
 mod session;
@@ -19,9 +23,13 @@ mod typed;
 pub use change::{Patch, Updated};
 pub use data::Data;
 pub use events::{SessionEvent, SessionEventKind, SessionEvents};
+pub use export::Export;
+#[cfg(feature = "redis")]
+pub use legacy::{LegacyLayout, Migrated};
 pub use list::{Filter, Page, SessionPage, Stats, Verification};
 pub use lookup::Lookup;
 pub use new::{CapPolicy, Created, NewSession};
+pub use restore::{RestoreMode, Restored};
 pub use rotate::{Rotated, Rotation};
 pub use session::Session;
 pub use typed::{SessionData, Typed, TypedSessions};

@@ -33,6 +33,12 @@ fn head(packed: &[u8]) -> Option<(u32, &[u8])> {
     })
 }
 
+/// Whether the bytes begin as a map does, which no JSON does.
+#[cfg(feature = "redis")]
+pub(super) fn is_map(bytes: &[u8]) -> bool {
+    head(bytes).is_some()
+}
+
 /// Reads one value, and says what follows.
 fn one<T: DeserializeOwned>(mut bytes: &[u8]) -> Option<(T, &[u8])> {
     let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut bytes)).ok()?;
