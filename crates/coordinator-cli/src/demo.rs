@@ -5,8 +5,8 @@
 //! the [`limits`] of its client and its path, take the lock of the client, count in its session and
 //! in the document of the path ([`keeping`]), and write to its account with the fence of their
 //! lease. At the end the [`checks`] look at what the ledger let in, count in [`windows`] what the
-//! limits let in, and the [`audit`] reads sessions and documents again. Parts that come later slot in as further [`steps`]
-//! of handling a request and as further checks.
+//! limits let in, and the [`audit`] reads sessions and documents again. Parts that come later slot
+//! in as further [`steps`] of handling a request and as further checks.
 
 mod audit;
 mod checks;

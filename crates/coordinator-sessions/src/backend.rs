@@ -94,12 +94,17 @@ pub(crate) enum Existing {
 /// What was, of a session that is not new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Before {
+    /// [`NOW`](Self::NOW): it begins now, and `last` is now as well.
     pub(crate) created: i64,
     pub(crate) last: i64,
     pub(crate) version: u64,
     /// The epochs that it knew; `None`: as they are.
     pub(crate) of_user: Option<i64>,
     pub(crate) of_company: Option<i64>,
+}
+
+impl Before {
+    pub(crate) const NOW: i64 = -1;
 }
 
 /// How a session stands that was written.

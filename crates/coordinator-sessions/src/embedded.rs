@@ -4,9 +4,9 @@ mod session;
 
 use crate::{
     backend::{
-        Alerts, Backend, Count, Created, Crowded, Departure, EPOCH_TTL, Existing, FIELDS_MAX,
-        Found, From, Happened, Index, Listed, Moved, Moving, New, Next, Origin, Patch, Patched,
-        Place, Raise, Reaped, Record, Rotated, Swept, Verified, Whole, Written,
+        Alerts, Backend, Before, Count, Created, Crowded, Departure, EPOCH_TTL, Existing,
+        FIELDS_MAX, Found, From, Happened, Index, Listed, Moved, Moving, New, Next, Origin, Patch,
+        Patched, Place, Raise, Reaped, Record, Rotated, Swept, Verified, Whole, Written,
     },
     store::{Blob, Store, Tx},
     token::{Digest, Id, Wrapped},
@@ -66,8 +66,11 @@ fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         Origin::Restored(before, Existing::GivesWayToNewer) => (3, Some(before)),
         Origin::Restored(before, Existing::GivesWay) => (4, Some(before)),
     };
-    let (created, last, version) =
-        before.map_or((now, now, 1), |before| (before.created, before.last, before.version));
+    let (created, last, version) = match before {
+        None => (now, now, 1),
+        Some(before) if before.created == Before::NOW => (now, now, before.version),
+        Some(before) => (before.created, before.last, before.version),
+    };
     let expiry = (last + new.idle_ms + new.throttle_ms).min(created + new.absolute_ms);
     let there = shard.session(&id)?;
     if shard.grave(&id)?.is_some() {
@@ -77,7 +80,7 @@ fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         if mode < 2 && old.digest == new.digest.0 {
             return Ok(Created::Made { written: old.written(now), evicted: 0 });
         }
-        if mode < 3 || (mode == 3 && version <= old.version) {
+        if mode < 3 || (mode == 3 && (version, last) <= (old.version, old.last)) {
             return Ok(Created::Exists);
         }
     }
@@ -94,6 +97,10 @@ fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
     if now >= expiry {
         return Ok(Created::Late);
     }
+    // What was known elsewhere may be of a clock that is ahead: who is revoked from now on is.
+    let most =
+        |epoch: i64, known: i64| if mode < 2 { known } else { known.min(epoch.max(now - 1)) };
+    let (of_user, of_company) = (most(user.number, of_user), most(company.number, of_company));
     let mut leaving = Vec::new();
     if let Some(cap) = new.cap.filter(|_| named(&new.names.user)) {
         let (crowd, live) = shard.crowd(&new.names.user, &id, cap)?;

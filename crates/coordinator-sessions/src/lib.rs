@@ -83,12 +83,14 @@ pub use documents::SCRIPTS as DOCUMENT_SCRIPTS;
 pub use documents::{Document, Documents, Focus, Namespace, Put};
 #[cfg(feature = "redis")]
 #[doc(hidden)]
-pub use redis::SCRIPTS;
+pub use redis::{SCRIPTS, legacy::SCRIPTS as LEGACY_SCRIPTS};
 pub use sessions::{
-    CapPolicy, Created, Data, Filter, Lookup, NewSession, Page, Patch, Rotated, Rotation, Session,
-    SessionEvent, SessionEventKind, SessionEvents, SessionPage, Sessions, Stats, Updated,
-    Verification,
+    CapPolicy, Created, Data, Export, Filter, Lookup, NewSession, Page, Patch, RestoreMode,
+    Restored, Rotated, Rotation, Session, SessionData, SessionEvent, SessionEventKind,
+    SessionEvents, SessionPage, Sessions, Stats, Typed, TypedSessions, Updated, Verification,
 };
+#[cfg(feature = "redis")]
+pub use sessions::{LegacyLayout, Migrated};
 pub use store::Store;
 pub use token::{Reference, Token};
 pub use vault::KeyRing;
@@ -100,4 +102,7 @@ mod book {
     struct Conversations;
     #[doc = include_str!("../../../docs/guide/documents.md")]
     struct Documents;
+    #[cfg(feature = "redis")]
+    #[doc = include_str!("../../../docs/guide/sessions.md")]
+    struct Sessions;
 }

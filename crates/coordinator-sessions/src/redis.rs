@@ -1,5 +1,7 @@
 //! The adapter over Redis and Valkey: keys, and one static script per step.
 
+pub(crate) mod legacy;
+
 use crate::{
     backend::{
         Alerts, Backend, Cap, Count, Created, Crowded, Departure, EPOCH_TTL, Existing, FIELDS_MAX,
@@ -160,19 +162,17 @@ fn pairs(args: &mut Vec<Arg>, fields: &Fields) {
     }
 }
 
+fn array32(bytes: &[u8]) -> Result<[u8; 32]> {
+    bytes.try_into().map_err(|_| Error::corrupt("sessions", "a digest or secret of another length"))
+}
+
 fn bytes32(fields: &mut redis::Fields) -> Result<[u8; 32]> {
-    let bytes = fields.bytes()?;
-    let wrong = |_| Error::corrupt("sessions", "a digest of another length");
-    <[u8; 32]>::try_from(&bytes[..]).map_err(wrong)
+    array32(&fields.bytes()?)
 }
 
 fn wrapped(fields: &mut redis::Fields) -> Result<Option<Wrapped>> {
     let bytes = fields.bytes()?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let wrong = |_| Error::corrupt("sessions", "a wrapped secret of another length");
-    Ok(Some(Wrapped(<[u8; 32]>::try_from(&bytes[..]).map_err(wrong)?)))
+    Ok(if bytes.is_empty() { None } else { Some(Wrapped(array32(&bytes)?)) })
 }
 
 fn written(fields: &mut redis::Fields) -> Result<Written> {

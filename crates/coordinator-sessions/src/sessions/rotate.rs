@@ -128,12 +128,15 @@ impl Sessions {
             if !rotation.is_plain() {
                 let found = self.peek(token).await?;
                 let Lookup::Live(before) = found else { return Ok(found.gone()) };
+                let wanted = rotation.names(&before)?;
                 if let Some(replaced) = before.token() {
-                    // Somebody else was first: theirs is the one to use.
-                    return Ok(Lookup::Live(Rotated::Done(replaced.clone())));
+                    // Somebody else was first: theirs is the one to use, or to go on with.
+                    if wanted == Rotation::new().names(&before)? {
+                        return Ok(Lookup::Live(Rotated::Done(replaced.clone())));
+                    }
+                    at = replaced.clone();
                 }
-                at = token.clone();
-                names = Some(rotation.names(&before)?);
+                names = Some(wanted);
             }
             let shard = match &names {
                 Some(names) if !names.user.is_empty() => Name::decode(&names.user)?.shard(SHARDS),
