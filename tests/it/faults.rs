@@ -2,6 +2,7 @@
 
 mod breaker;
 mod clocks;
+mod crowd;
 mod deadlock;
 mod failover;
 mod limits;
@@ -9,6 +10,7 @@ mod outage;
 mod queue;
 mod refusals;
 mod replies;
+mod sessions;
 mod waking;
 
 use crate::{stage::config, topology::server};

@@ -116,7 +116,8 @@ on_every_backend! {
     parallel_rotations_come_to_one_token
     a_login_with_a_replaced_token_is_a_login
     a_token_used_after_its_grace_ends_the_session
-    a_login_moves_the_session_and_keeps_what_is_in_it
+    a_login_leaves_a_planted_token_outside
+    a_session_that_becomes_a_users_keeps_what_is_in_it
     an_idle_session_ends_in_time_and_a_used_one_does_not
     a_session_ends_at_its_absolute_timeout
     all_sessions_of_a_user_are_ended
@@ -291,7 +292,31 @@ async fn a_token_used_after_its_grace_ends_the_session(stage: Stage) {
     assert_eq!(standing(&stage.peer, &next).await, revoked("replayed"));
 }
 
-async fn a_login_moves_the_session_and_keeps_what_is_in_it(stage: Stage) {
+async fn a_login_leaves_a_planted_token_outside(stage: Stage) {
+    let (one, other) = (&stage.sessions, &stage.peer);
+    let guest = NewSession::anonymous().set("cart", &["pear"]).expect("a value");
+    let planted = created(one, guest).await;
+    let login = one.login(Some(&planted), NewSession::user("ann")).await.expect("an answer");
+    let ann = login.session().expect("it is created");
+    assert_eq!(ann.get::<Vec<String>>("cart").expect("a value"), Some(vec!["pear".to_owned()]));
+    let token = ann.token().expect("a token");
+    assert_eq!(standing(other, token).await, Lookup::Live(()));
+    // Whoever planted it is told of no other, and cannot end the new one either.
+    for _ in 0..2 {
+        assert_eq!(standing(other, &planted).await, revoked("replaced"));
+        assert!(!other.rotate(&planted, Rotation::new()).await.expect("an answer").is_live());
+    }
+    assert_eq!(standing(other, token).await, Lookup::Live(()));
+    // Another user's data does not come along, and without a session there is nothing to take.
+    let bob = other.login(Some(token), NewSession::user("bob")).await.expect("an answer");
+    let bob = bob.session().expect("it is created");
+    assert_eq!(bob.get::<Vec<String>>("cart").expect("no value"), None);
+    assert_eq!(standing(one, token).await, revoked("replaced"));
+    let cleo = other.login(Some(&planted), NewSession::user("cleo")).await.expect("an answer");
+    assert_eq!(cleo.session().expect("it is created").user(), Some("cleo"));
+}
+
+async fn a_session_that_becomes_a_users_keeps_what_is_in_it(stage: Stage) {
     for user in ["ann", "bob", "cleo", "dan"] {
         let new = NewSession::anonymous().set("cart", &["pear"]).expect("a value");
         let before = created(&stage.sessions, new).await;

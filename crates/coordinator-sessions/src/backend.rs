@@ -166,17 +166,8 @@ pub(crate) enum Found<T> {
     Moved(Moved),
 }
 
-impl<T> Found<T> {
-    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Found<U> {
-        match self {
-            Self::Live(value) => Found::Live(map(value)),
-            Self::Absent => Found::Absent,
-            Self::Expired => Found::Expired,
-            Self::Revoked(reason) => Found::Revoked(reason),
-            Self::Moved(moved) => Found::Moved(moved),
-        }
-    }
-}
+/// A session that lives, with the secret that replaced the one of whoever asked, if it was.
+pub(crate) type Known = (Record, Option<Wrapped>);
 
 /// Whither a session moved, or moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -422,7 +413,7 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>>;
+    ) -> BoxFuture<'a, Result<Found<Known>>>;
 
     /// Changes fields of a session.
     fn patch<'a>(

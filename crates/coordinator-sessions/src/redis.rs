@@ -22,7 +22,11 @@ use std::{sync::Arc, time::Duration};
 /// What stands before the scripts that know what a session is.
 macro_rules! sessions {
     ($($file:literal),+) => {
-        concat!(include_str!("redis/session.lua"), $(include_str!($file)),+)
+        concat!(
+            include_str!("redis/session.lua"),
+            include_str!("redis/index.lua"),
+            $(include_str!($file)),+
+        )
     };
 }
 
@@ -92,12 +96,15 @@ impl Redis {
         &self.shards[usize::from(shard)]
     }
 
-    fn hash(&self, place: Place) -> String {
-        self.shard(place.shard).key("s", &place.id.encode())
+    /// A session's hash and its grave, of which one at most is there: while the slot moves to
+    /// another node, whoever names both is told to try again, and no script finds half its keys.
+    fn keys(&self, place: Place) -> Vec<String> {
+        ["s", "t"].map(|kind| self.shard(place.shard).key(kind, &place.id.encode())).into()
     }
 
-    fn grave(&self, place: Place) -> String {
-        self.shard(place.shard).key("t", &place.id.encode())
+    /// An index and, for the same reason, a key that is never there.
+    fn listing(&self, shard: u16, index: &Index) -> Vec<String> {
+        vec![self.index(shard, index), self.shard(shard).key("t", "")]
     }
 
     fn index(&self, shard: u16, index: &Index) -> String {
@@ -162,17 +169,13 @@ fn pairs(args: &mut Vec<Arg>, fields: &Fields) {
     }
 }
 
-fn array32(bytes: &[u8]) -> Result<[u8; 32]> {
+fn of32(bytes: &[u8]) -> Result<[u8; 32]> {
     bytes.try_into().map_err(|_| Error::corrupt("sessions", "a digest or secret of another length"))
-}
-
-fn bytes32(fields: &mut redis::Fields) -> Result<[u8; 32]> {
-    array32(&fields.bytes()?)
 }
 
 fn wrapped(fields: &mut redis::Fields) -> Result<Option<Wrapped>> {
     let bytes = fields.bytes()?;
-    Ok(if bytes.is_empty() { None } else { Some(Wrapped(array32(&bytes)?)) })
+    Ok(if bytes.is_empty() { None } else { Some(Wrapped(of32(&bytes)?)) })
 }
 
 fn written(fields: &mut redis::Fields) -> Result<Written> {
@@ -207,7 +210,7 @@ fn record(fields: &mut redis::Fields) -> Result<Record> {
         schema: small(fields)?,
         checksum: small(fields)?,
         names: three(fields)?,
-        digest: Digest(bytes32(fields)?),
+        digest: Digest(of32(&fields.bytes()?)?),
         fields: Vec::new(),
     };
     for _ in 0..fields.unsigned()? {
@@ -270,7 +273,7 @@ impl Backend for Redis {
             args.push(maybe(before.and_then(|before| before.of_company)));
             args.push(i64::from(new.announced).into());
             pairs(&mut args, &new.fields);
-            let keys = vec![self.hash(new.place), self.grave(new.place)];
+            let keys = self.keys(new.place);
             let mut fields = self.fields(&CREATE, keys, args).await?;
             Ok(match fields.unsigned()? {
                 1 => Created::Made { written: written(&mut fields)?, evicted: fields.unsigned()? },
@@ -288,11 +291,11 @@ impl Backend for Redis {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>> {
+    ) -> BoxFuture<'a, Result<Found<crate::backend::Known>>> {
         Box::pin(async move {
             let args =
                 vec![Arg::from(place.id.encode()), digest_or_none(digest), maybe(throttle_ms)];
-            let mut fields = self.fields(&LOAD, vec![self.hash(place)], args).await?;
+            let mut fields = self.fields(&LOAD, self.keys(place), args).await?;
             found(&mut fields, |_, fields| Ok((record(fields)?, wrapped(fields)?)))
         })
     }
@@ -318,7 +321,7 @@ impl Backend for Redis {
             ];
             pairs(&mut args, &patch.set);
             args.extend(patch.removed.iter().map(|field| Arg::from(field.as_str())));
-            let mut fields = self.fields(&PATCH, vec![self.hash(place)], args).await?;
+            let mut fields = self.fields(&PATCH, self.keys(place), args).await?;
             found(&mut fields, |code, fields| {
                 Ok(match code {
                     7 => Patched::Conflict { version: fields.unsigned()? },
@@ -345,7 +348,7 @@ impl Backend for Redis {
                 maybe(absolute_ms),
                 throttle_ms.into(),
             ];
-            let mut fields = self.fields(&EXTEND, vec![self.hash(place)], args).await?;
+            let mut fields = self.fields(&EXTEND, self.keys(place), args).await?;
             found(&mut fields, |_, fields| written(fields))
         })
     }
@@ -364,7 +367,7 @@ impl Backend for Redis {
             args.extend(cap(next.cap));
             args.push(i64::from(next.names.is_some()).into());
             args.extend(names(next.names.as_ref().unwrap_or(&Names::default())));
-            let mut fields = self.fields(&ROTATE, vec![self.hash(place)], args).await?;
+            let mut fields = self.fields(&ROTATE, self.keys(place), args).await?;
             found(&mut fields, |code, fields| {
                 Ok(match code {
                     9 => Rotated::Full { live: fields.unsigned()? },
@@ -390,7 +393,7 @@ impl Backend for Redis {
             } else {
                 args.push("".into());
             }
-            let mut fields = self.fields(&DEPART, vec![self.hash(place)], args).await?;
+            let mut fields = self.fields(&DEPART, self.keys(place), args).await?;
             found(&mut fields, |_, fields| {
                 Ok(Moving {
                     shard: shard_number(fields)?,
@@ -398,8 +401,8 @@ impl Backend for Redis {
                     grace_ms: fields.int()?,
                     checksum: small(fields)?,
                     names: three(fields)?,
-                    digest: Digest(bytes32(fields)?),
-                    wrapped: Wrapped(bytes32(fields)?),
+                    digest: Digest(of32(&fields.bytes()?)?),
+                    wrapped: Wrapped(of32(&fields.bytes()?)?),
                     record: record(fields)?,
                 })
             })
@@ -408,7 +411,7 @@ impl Backend for Redis {
 
     fn settle(&self, place: Place) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async move {
-            let keys = vec![self.hash(place), self.grave(place)];
+            let keys = self.keys(place);
             let args = vec![Arg::from(place.id.encode())];
             Ok(self.fields(&SETTLE, keys, args).await?.unsigned()? == 1)
         })
@@ -422,7 +425,7 @@ impl Backend for Redis {
     ) -> BoxFuture<'a, Result<Found<()>>> {
         Box::pin(async move {
             let args = vec![Arg::from(place.id.encode()), digest_or_none(digest), reason.into()];
-            let mut fields = self.fields(&INVALIDATE, vec![self.hash(place)], args).await?;
+            let mut fields = self.fields(&INVALIDATE, self.keys(place), args).await?;
             found(&mut fields, |_, _| Ok(()))
         })
     }
@@ -453,7 +456,7 @@ impl Backend for Redis {
         limit: usize,
     ) -> BoxFuture<'a, Result<Swept>> {
         Box::pin(async move {
-            let keys = vec![self.index(shard, index)];
+            let keys = self.listing(shard, index);
             let args = vec![Arg::from(index.key()), number(skip), size(limit)];
             let mut fields = self.fields(&SWEEP, keys, args).await?;
             let (ended, left) = (fields.unsigned()?, fields.unsigned()?);
@@ -463,7 +466,7 @@ impl Backend for Redis {
 
     fn reap(&self, shard: u16, limit: usize) -> BoxFuture<'_, Result<Reaped>> {
         Box::pin(async move {
-            let keys = vec![self.index(shard, &Index::All)];
+            let keys = self.listing(shard, &Index::All);
             let mut fields = self.fields(&REAP, keys, vec![size(limit)]).await?;
             let (ended, more) = (fields.unsigned()?, fields.unsigned()? == 1);
             let next = u64::try_from(fields.int()?).ok().map(Duration::from_millis);
@@ -479,7 +482,7 @@ impl Backend for Redis {
         limit: usize,
     ) -> BoxFuture<'a, Result<Listed>> {
         Box::pin(async move {
-            let keys = vec![self.index(shard, index)];
+            let keys = self.listing(shard, index);
             let (expiry, id) = after.map_or((0, ""), |(expiry, id)| (*expiry, id.as_str()));
             let args = vec![Arg::from(index.key()), Arg::from(expiry), Arg::from(id), size(limit)];
             let mut fields = self.fields(&LIST, keys, args).await?;
@@ -528,7 +531,7 @@ impl Backend for Redis {
         mend: bool,
     ) -> BoxFuture<'a, Result<Verified>> {
         Box::pin(async move {
-            let keys = vec![self.index(shard, index)];
+            let keys = self.listing(shard, index);
             let args =
                 vec![Arg::from(index.key()), number(skip), size(limit), i64::from(mend).into()];
             let mut fields = self.fields(&VERIFY, keys, args).await?;

@@ -8,6 +8,7 @@ mod export;
 mod legacy;
 mod list;
 mod local;
+mod login;
 mod lookup;
 mod moves;
 mod new;

@@ -106,7 +106,7 @@ pub(super) struct Move {
 pub(super) enum Grave {
     Expired,
     Revoked(String),
-    Moved { shard: u16, until: i64, digest: [u8; 32] },
+    Moved { shard: u16, until: i64, digest: [u8; 32], version: u64 },
 }
 
 /// An epoch, and why it was raised.
@@ -174,6 +174,12 @@ impl<'t, 'a> Shard<'t, 'a> {
 
     pub(super) fn grave(&self, id: &Id) -> Result<Option<Grave>> {
         self.tx.get(&self.key("t", &id.encode()))
+    }
+
+    /// Removes a grave, for one that came back.
+    pub(super) fn exhume(&mut self, id: &Id) -> Result<()> {
+        self.tx.remove(&self.key("t", &id.encode()))?;
+        Ok(())
     }
 
     pub(super) fn wrapped(&self, id: &Id) -> Result<Option<Wrapped>> {
@@ -288,14 +294,16 @@ impl<'t, 'a> Shard<'t, 'a> {
         Ok(Count { living, overdue, late_ms: u64::try_from(late).unwrap_or(0) })
     }
 
-    /// Which of a user's sessions must go before there is room for one more, and how many live.
+    /// Which of a user's sessions must go before there is room for one more, and how many live;
+    /// those that are moving away are not counted.
     pub(super) fn crowd(&self, user: &str, id: &Id, cap: Cap) -> Result<(Vec<(Id, Session)>, u64)> {
         let index = Index::User(user.to_owned());
         let members = self.ranked(&index, (self.now(), "~"), usize::MAX)?;
         let mut live = Vec::new();
         for other in members.iter().filter_map(|(member, _)| Id::decode(member)) {
             let Some(session) = self.session(&other)? else { continue };
-            if other != *id && self.revoked(&session)?.is_none() {
+            let counts = session.moving.is_none() && self.revoked(&session)?.is_none();
+            if other != *id && counts {
                 live.push((other, session));
             }
         }

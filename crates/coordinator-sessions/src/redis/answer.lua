@@ -23,15 +23,28 @@ local function moved(s)
 end
 
 local function anchored(s)
-  return struct.pack('<dddddI4sss', s.created, s.idle, s.absolute, s.of_user, s.of_company, s.crc,
-    s.user, s.company, s.crew)
+  local packed = struct.pack('<dddddI4sss', s.created, s.idle, s.absolute, s.of_user, s.of_company,
+    s.crc, s.user, s.company, s.crew)
+  return packed .. string.sub(redis.sha1hex(packed), 1, 8)
+end
+
+-- Whether the one text is before the other, byte for byte: `<` asks the server's locale.
+local function before(one, other)
+  for at = 1, #other do
+    local a, b = string.byte(one, at) or -1, string.byte(other, at)
+    if a ~= b then
+      return a < b
+    end
+  end
+  return false
 end
 
 -- Counts as activity, which is written down once per throttle at most; whether it was.
-local function touch(s, now, throttle)
+local function touch(base, s, now, throttle)
   if now - s.last < throttle then
     return false
   end
+  sound(base, s)
   s.last = now
   s.expiry = math.min(now + s.idle + throttle, s.created + s.absolute)
   return true
@@ -54,4 +67,10 @@ local function told(base, id, s, now, answer)
   end
   answer[at] = count
   return answer
+end
+
+-- The version that a session had when it moved away, by its grave: a later one may come back.
+local function left(grave)
+  local moved = string.sub(grave, 1, 1) == 'm'
+  return moved and select(3, struct.unpack('<I4dd', string.sub(grave, 2))) or math.huge
 end

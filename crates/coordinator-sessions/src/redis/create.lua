@@ -32,16 +32,19 @@ if carried then
   end
 end
 s.expiry = math.min(s.last + s.idle + throttle, s.created + s.absolute)
-local there = redis.call('HMGET', KEYS[1], 'k', 'm')
-if redis.call('EXISTS', KEYS[2]) == 1 then
+local there, old = redis.call('HMGET', KEYS[1], 'k', 'm', 'a', 'v'), nil
+local grave = redis.call('GET', KEYS[2])
+if grave and not (mode == 1 and left(grave) < s.version) then
   return {3}
-elseif there[1] and there[2] then
-  local old = motion({}, there[2])
+elseif there[1] and there[2] and there[3] then
+  old = session(KEYS[1], there[3], there[2])
   if mode < 2 and there[1] == ARGV[2] then
     return {1, old.version, old.expiry, now, 0}
-  elseif mode < 3 or mode == 3 and (s.version < old.version
+  elseif mode < 3 or there[4] or mode == 3 and (s.version < old.version
       or s.version == old.version and s.last <= old.last) then
     return {2}
+  elseif revoked(base, old) then
+    return {3}
   end
 end
 local of_user, of_company = epoch(base .. 'g:' .. s.user), (epoch(base .. 'gc:' .. s.company))
@@ -63,13 +66,17 @@ if cap > 0 and s.user ~= '' then
     return {5, live}
   end
 end
-if there[1] then
-  unindex(base, id, motion(anchor(redis.call('HGET', KEYS[1], 'a')), there[2]))
-  redis.call('DEL', KEYS[1])
-end
+sound(base, s)
 local fields = {'a', anchored(s), 'm', moved(s), 'k', ARGV[2]}
 for i = 20, #ARGV, 2 do
   fields[#fields + 1], fields[#fields + 2] = 'd:' .. ARGV[i], ARGV[i + 1]
+end
+if old then
+  sound(base, old)
+  unindex(base, id, old)
+end
+if grave or redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('DEL', KEYS[1], KEYS[2])
 end
 redis.call('HSET', KEYS[1], unpack(fields))
 index(base, id, s, now)

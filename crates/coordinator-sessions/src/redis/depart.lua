@@ -1,6 +1,6 @@
 -- Begins to move a session to another shard: from now on it changes no more, and whoever comes with
 -- its secret carries the move on.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret, empty for who only carries on
 -- ARGV[3] the digest of the next one; empty to carry on what somebody else began

@@ -7,7 +7,11 @@
 -- Answer: {epoch}
 -- Safe to run twice: what is raised twice revokes the same sessions, and those created in between.
 local value = redis.call('GET', KEYS[1])
-local number = value and tonumber(string.match(value, '^%d+')) or 0
+local number = tonumber(string.match(value or '0 ', '^(%d+) '))
+if not number then
+  -- No epoch is as good as one of a wrong type.
+  redis.call('LLEN', KEYS[1])
+end
 local least = tonumber(ARGV[1])
 if least == 0 or least > 0 and least <= number then
   return {number}

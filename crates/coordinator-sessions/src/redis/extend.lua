@@ -1,5 +1,5 @@
 -- Gives a session that lives other timeouts, counted from now and from its creation.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret
 -- ARGV[3] the idle timeout in ms; -1 for what it is
@@ -18,6 +18,7 @@ s.idle = ARGV[3] == '-1' and s.idle or tonumber(ARGV[3])
 s.absolute = ARGV[4] == '-1' and s.absolute or tonumber(ARGV[4])
 s.last = now
 s.expiry = math.min(now + s.idle + tonumber(ARGV[5]), s.created + s.absolute)
+sound(base, s)
 redis.call('HSET', KEYS[1], 'a', anchored(s), 'm', moved(s))
 index(base, id, s, now)
 return {1, s.version, s.expiry, now}

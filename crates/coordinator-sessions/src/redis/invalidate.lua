@@ -1,5 +1,5 @@
 -- Ends a session, for good.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret, empty for who needs none
 -- ARGV[3] why

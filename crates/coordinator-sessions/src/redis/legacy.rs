@@ -1,5 +1,5 @@
 //! Reads what another program keeps on a server: the one place that looks for keys instead of
-//! knowing them, for a migration alone (`docs/decisions/0008-scan-for-a-migration.md`).
+//! knowing them, for a migration alone (`docs/decisions/0009-scan-for-a-migration.md`).
 
 use coordinator_core::{
     Error, Result,

@@ -1,5 +1,6 @@
 -- Lists the living sessions of an index, those that expire first before the others.
--- KEYS[1] the index
+-- KEYS[1] the index; named with a key that is never there, so that a slot that
+--         moves is refused
 -- ARGV[1] what it is called in its shard
 -- ARGV[2] ARGV[3] behind which: expiry in ms and id
 -- ARGV[4] how many to look at
@@ -19,7 +20,7 @@ while looked < limit do
   local page = redis.call('ZRANGE', KEYS[1], at, at + limit - 1, 'WITHSCORES')
   for i = 1, #page, 2 do
     local id, expiry = page[i], tonumber(page[i + 1])
-    if (expiry > score or id > after) and looked < limit then
+    if (expiry > score or before(after, id)) and looked < limit then
       looked, answer[3], answer[4] = looked + 1, expiry, id
       local code, s = standing(base, id, '', now)
       if code == 1 then

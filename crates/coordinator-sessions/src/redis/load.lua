@@ -1,5 +1,5 @@
 -- Looks a session up, with all that is in it, and counts that as activity.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret, empty for who needs none
 -- ARGV[3] the throttle in ms; -1 to count it as no activity
@@ -13,11 +13,12 @@ local code, s = standing(base, id, ARGV[2], now)
 if code ~= 1 then
   return refusal(base, id, code, s, now)
 end
+local wrapped = s.grace == 1 and redis.call('GET', base .. 'w:' .. id) or ''
 local throttle = tonumber(ARGV[3])
-if throttle >= 0 and touch(s, now, throttle) then
+if throttle >= 0 and touch(base, s, now, throttle) then
   redis.call('HSET', KEYS[1], 'm', moved(s))
   index(base, id, s, now)
 end
 local answer = told(base, id, s, now, {1})
-answer[#answer + 1] = s.grace == 1 and redis.call('GET', base .. 'w:' .. id) or ''
+answer[#answer + 1] = wrapped
 return answer

@@ -1,5 +1,5 @@
 -- Changes fields of a session that lives, and no other field.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret
 -- ARGV[3] the token of this write
@@ -25,16 +25,17 @@ elseif ARGV[4] ~= '-1' and tonumber(ARGV[4]) ~= s.version then
   return {7, s.version}
 end
 local last = 9 + 2 * tonumber(ARGV[9])
-local removed = {}
-for i = last + 1, #ARGV do
-  removed[#removed + 1] = 'd:' .. ARGV[i]
-end
-local most, more = tonumber(ARGV[8]), 0
+local stays = {}
 for i = 10, last, 2 do
-  more = more + 1 - redis.call('HEXISTS', KEYS[1], 'd:' .. ARGV[i])
+  stays['d:' .. ARGV[i]] = 1
 end
-for _, field in ipairs(removed) do
-  more = more - redis.call('HEXISTS', KEYS[1], field)
+for i = last + 1, #ARGV do
+  stays['d:' .. ARGV[i]] = 0
+end
+local most, more, removed = tonumber(ARGV[8]), 0, {}
+for field, stay in pairs(stays) do
+  more = more + stay - redis.call('HEXISTS', KEYS[1], field)
+  removed[#removed + 1] = stay == 0 and field or nil
 end
 local kept = {'a', 'm', 'k', 'p', 'o'}
 local own = 0
@@ -49,14 +50,15 @@ s.version, s.token = s.version + 1, ARGV[3]
 if ARGV[6] ~= '-1' then
   s.schema = tonumber(ARGV[6])
 end
-local touched = touch(s, now, tonumber(ARGV[5]))
+sound(base, s)
+local touched = touch(base, s, now, tonumber(ARGV[5]))
 local written = {'m', moved(s)}
 for i = 10, last, 2 do
   written[#written + 1], written[#written + 2] = 'd:' .. ARGV[i], ARGV[i + 1]
 end
 redis.call('HSET', KEYS[1], unpack(written))
-if #removed > 0 then
-  redis.call('HDEL', KEYS[1], unpack(removed))
+for _, field in ipairs(removed) do
+  redis.call('HDEL', KEYS[1], field)
 end
 if touched then
   index(base, id, s, now)

@@ -1,5 +1,6 @@
 -- Ends the sessions of a shard whose time is over, and says so once each.
--- KEYS[1] the shard's sessions by expiry
+-- KEYS[1] the shard's sessions by expiry; named with a key that is never there, so that a slot that
+--         moves is refused
 -- ARGV[1] how many at most
 -- Answer: {how many expired, whether there are more, ms until the next at the earliest or -1}
 -- Safe to run twice: the second finds those gone.
@@ -9,10 +10,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 local ended = 0
 for _, id in ipairs(ids) do
-  local got = redis.call('HMGET', base .. 's:' .. id, 'a', 'm')
-  local s = got[1] and got[2] and motion(anchor(got[1]), got[2])
+  local s = passing(base .. 's:' .. id)
   if not s then
-    -- It vanished before its time was told: evicted, or deleted by hand.
+    -- It vanished before its time was told: evicted, deleted by hand, or broken.
     redis.call('ZREM', KEYS[1], id)
     announce(base, id, 'expired', {}, 'vanished')
     ended = ended + 1

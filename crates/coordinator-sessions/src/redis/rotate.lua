@@ -1,6 +1,6 @@
 -- Gives a session another secret, and other names if it is asked to; the secret before is honoured
 -- for a while.
--- KEYS[1] its hash
+-- KEYS[1] its hash; named with its grave, so that a slot that moves is refused
 -- ARGV[1] its id
 -- ARGV[2] the digest of the secret
 -- ARGV[3] the digest of the next one
@@ -46,6 +46,8 @@ if s.past ~= '' then
   older = string.sub(s.past, 1, 8) .. string.sub(s.past, 33, 40) .. older
 end
 local past = s.digest .. struct.pack('<d', now + tonumber(ARGV[5]))
+sound(base, s)
+sound(base, new)
 redis.call('HSET', KEYS[1], 'a', anchored(new), 'm', moved(new), 'k', ARGV[3], 'p', past,
   'o', string.sub(older, 1, 128))
 redis.call('SET', base .. 'w:' .. id, ARGV[4], 'PX', ARGV[5])

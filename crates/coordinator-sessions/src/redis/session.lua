@@ -1,16 +1,12 @@
--- Shared: a session, its indexes and its grave. Times are ms of the server's clock.
+-- Shared: what a session is, and how it stands. Times are ms of the server's clock.
 -- `s:<id>` is a hash: `a` the anchor (created, idle and absolute timeout, epochs of user and
--- company when it was created, CRC of the names, the names); `m` what moves (version, last
--- activity, expiry, schema, token of the last write); `k` the digest of the secret; `p` that of
--- the secret before and until when it is honoured; `o` the beginnings of older ones and the same;
--- `v` where it is moving; `d:*` what callers keep in it.
--- Safe to run twice: what is buried is not there the second time, and indexing again changes
--- nothing.
+-- company when it was created, CRC of the names, the names, a checksum of all that); `m` what
+-- moves (version, last activity, expiry, schema, token of the last write); `k` the digest of the
+-- secret; `p` that of the secret before and until when it is honoured; `o` the beginnings of older
+-- ones and the same; `v` where it is moving; `d:*` what callers keep in it.
+-- Safe to run twice: it changes nothing.
 
--- For how long the hash outlives its expiry, for the reaper to find it; and the indexes.
-local SLACK = 86400000
--- For how long it is told that a session has expired, rather than never been.
-local REMEMBERED = 3600000
+-- What is not of this make is refused as a key of a wrong type is: by asking for another type.
 
 -- What a name's epoch is, and why it was raised.
 local function epoch(key)
@@ -19,6 +15,9 @@ local function epoch(key)
     return 0, ''
   end
   local number, reason = string.match(value, '^(%d+) (.*)$')
+  if not number then
+    redis.call('LLEN', key)
+  end
   return tonumber(number), reason
 end
 
@@ -34,6 +33,29 @@ local function motion(s, packed)
   return s
 end
 
+-- A session, by the two fields that every one has.
+local function session(key, fixed, moving)
+  local sound = string.sub(redis.sha1hex(string.sub(fixed, 1, -9)), 1, 8) == string.sub(fixed, -8)
+  if #moving ~= 36 or not sound then
+    redis.call('STRLEN', key)
+  end
+  return motion(anchor(fixed), moving)
+end
+
+-- The session at a key for those who pass by: nil if there is none, or none of this make, which
+-- must not be in the way of others.
+local function passing(key)
+  local readable, s = pcall(function()
+    local got = redis.call('HMGET', key, 'a', 'm', 'v')
+    if got[1] and got[2] then
+      local s = session(key, got[1], got[2])
+      s.move = got[3]
+      return s
+    end
+  end)
+  return readable and s or nil
+end
+
 -- Whether all of its user's or company's sessions were revoked since it was created, and why.
 local function revoked(base, s)
   for _, of in ipairs({{'g:', s.user, s.of_user}, {'gc:', s.company, s.of_company}}) do
@@ -47,55 +69,6 @@ local function revoked(base, s)
   return false
 end
 
--- The sets it is listed in.
-local function indexes(base, s)
-  local keys = {base .. 'x'}
-  for _, pair in ipairs({{'u:', s.user}, {'co:', s.company}, {'crew:', s.crew}}) do
-    if pair[2] ~= '' then
-      keys[#keys + 1] = base .. pair[1] .. pair[2]
-    end
-  end
-  return keys
-end
-
-local function index(base, id, s, now)
-  for _, key in ipairs(indexes(base, s)) do
-    redis.call('ZADD', key, s.expiry, id)
-    if redis.call('PTTL', key) < s.expiry + SLACK - now then
-      redis.call('PEXPIREAT', key, s.expiry + 2 * SLACK)
-    end
-  end
-  redis.call('PEXPIREAT', base .. 's:' .. id, s.expiry + SLACK)
-end
-
-local function unindex(base, id, s)
-  for _, key in ipairs(indexes(base, s)) do
-    redis.call('ZREM', key, id)
-  end
-end
-
-local function announce(base, id, event, s, reason)
-  local key = base .. 'ev'
-  redis.call('XADD', key, 'MAXLEN', '~', 4096, '*', 'e', event, 'i', id, 'u', s.user or '',
-    'c', s.company or '', 'r', s.crew or '', 'v', s.version or 0, 'w', reason)
-  redis.call('PEXPIRE', key, 7 * SLACK)
-  -- Where channels are forbidden or not sharded, that must not undo what was done.
-  if type(redis.pcall('SPUBLISH', key, event)) == 'table' then
-    redis.pcall('PUBLISH', key, event)
-  end
-end
-
--- Ends a session; the grave lasts as long as the session could have, so that nothing late revives
--- it.
-local function bury(base, id, s, event, reason, now)
-  redis.call('DEL', base .. 's:' .. id, base .. 'w:' .. id)
-  unindex(base, id, s)
-  local expired = event == 'expired'
-  local rest = expired and REMEMBERED or math.max(s.created + s.absolute - now, 0) + REMEMBERED
-  redis.call('SET', base .. 't:' .. id, expired and 'e' or 'r' .. reason, 'PX', rest)
-  announce(base, id, event, s, reason)
-end
-
 -- How the session stands for who holds this digest ('' for who needs none): 1 and the session,
 -- with `grace` if the digest is that of before the last rotation, 1, or of an older one, 2; 2
 -- absent; 3 expired; 4 revoked, and why; 5 moving or moved, and whither; 6 the digest was replaced,
@@ -106,7 +79,7 @@ local function standing(base, id, digest, now)
     local grave = redis.call('GET', base .. 't:' .. id)
     local kind = grave and string.sub(grave, 1, 1)
     if kind == 'm' then
-      local shard, till, old = struct.unpack('<I4dc32', string.sub(grave, 2))
+      local shard, till, _, old = struct.unpack('<I4ddc32', string.sub(grave, 2))
       if digest ~= '' and digest ~= old then
         return 2
       end
@@ -114,7 +87,7 @@ local function standing(base, id, digest, now)
     end
     return kind == 'e' and 3 or kind == 'r' and 4 or 2, grave and string.sub(grave, 2)
   end
-  local s = motion(anchor(got[1]), got[2])
+  local s = session(base .. 's:' .. id, got[1], got[2])
   s.digest, s.past, s.older = got[3], got[4] or '', got[5] or ''
   local till = nil
   if digest ~= '' and digest ~= s.digest then

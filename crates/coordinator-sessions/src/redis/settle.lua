@@ -11,10 +11,12 @@ local got = redis.call('HMGET', KEYS[1], 'a', 'm', 'k', 'v')
 if not got[1] or not got[2] or not got[3] or not got[4] then
   return {0}
 end
-local s = motion(anchor(got[1]), got[2])
+local s = session(KEYS[1], got[1], got[2])
 local shard, _, grace = struct.unpack('<I4I4d', got[4])
 local rest = math.max(s.created + s.absolute - now, 0) + REMEMBERED
-redis.call('SET', KEYS[2], 'm' .. struct.pack('<I4d', shard, now + grace) .. got[3], 'PX', rest)
+sound(base, s)
+local grave = 'm' .. struct.pack('<I4dd', shard, now + grace, s.version) .. got[3]
+redis.call('SET', KEYS[2], grave, 'PX', rest)
 redis.call('SET', base .. 'w:' .. id, string.sub(got[4], 57, 88), 'PX', math.max(grace, 1))
 redis.call('DEL', KEYS[1])
 unindex(base, id, s)

@@ -1,5 +1,6 @@
 -- Ends the sessions in an index whose user or company was revoked.
--- KEYS[1] the index
+-- KEYS[1] the index; named with a key that is never there, so that a slot that
+--         moves is refused
 -- ARGV[1] what it is called in its shard
 -- ARGV[2] how many of its members to pass over
 -- ARGV[3] how many to look at
@@ -13,7 +14,7 @@ local ids = redis.call('ZRANGE', KEYS[1], from, from + count - 1)
 local ended = 0
 for _, id in ipairs(ids) do
   local got = redis.call('HMGET', base .. 's:' .. id, 'a', 'm')
-  local s = got[1] and got[2] and motion(anchor(got[1]), got[2])
+  local s = got[1] and got[2] and session(base .. 's:' .. id, got[1], got[2])
   local gone, reason = false, ''
   if s then
     gone, reason = revoked(base, s)

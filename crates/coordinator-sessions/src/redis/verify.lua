@@ -1,5 +1,6 @@
 -- Compares an index with the sessions in it, and mends it.
--- KEYS[1] the index
+-- KEYS[1] the index; named with a key that is never there, so that a slot that
+--         moves is refused
 -- ARGV[1] what it is called in its shard
 -- ARGV[2] how many of its members to pass over
 -- ARGV[3] how many to look at
@@ -16,7 +17,7 @@ local orphans, missing, removed = 0, 0, 0
 local answer = {}
 for _, id in ipairs(ids) do
   local got = redis.call('HMGET', base .. 's:' .. id, 'a', 'm')
-  local s = got[1] and got[2] and motion(anchor(got[1]), got[2])
+  local s = got[1] and got[2] and session(base .. 's:' .. id, got[1], got[2])
   if not s then
     orphans = orphans + 1
     if mends then

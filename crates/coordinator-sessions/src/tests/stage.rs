@@ -1,6 +1,10 @@
 //! A backend whose wall clock the test sets to the µs.
 
-use crate::{backend::Backend, embedded::Embedded, store::Store};
+use crate::{
+    backend::{Backend, Index, Place},
+    embedded::Embedded,
+    store::Store,
+};
 use coordinator_core::clock::ManualClock;
 use std::{sync::Arc, time::Duration};
 
@@ -9,6 +13,9 @@ pub(super) struct Stage {
     pub(super) backend: Arc<dyn Backend>,
     clock: ManualClock,
     now: i64,
+    store: Store,
+    #[cfg(feature = "redis")]
+    pub(super) connection: Option<coordinator_core::redis::Connection>,
     #[cfg(feature = "redis")]
     pub(super) server: Option<coordinator_harness::RedisServer>,
     /// What the server's clock says without an offset.
@@ -23,11 +30,14 @@ impl Stage {
     pub(super) fn embedded() -> Self {
         let clock = ManualClock::new();
         let store = Store::memory().with_clock(Arc::new(clock.clone()));
-        let backend: Arc<dyn Backend> = Arc::new(Embedded { store });
+        let backend: Arc<dyn Backend> = Arc::new(Embedded { store: store.clone() });
         let mut stage = Self {
             backend,
             clock,
             now: START,
+            store,
+            #[cfg(feature = "redis")]
+            connection: None,
             #[cfg(feature = "redis")]
             server: None,
             #[cfg(feature = "redis")]
@@ -37,11 +47,23 @@ impl Stage {
         stage
     }
 
+    pub(super) fn broken(fault: super::broken::Fault) -> Self {
+        let mut stage = Self::embedded();
+        let good = Embedded { store: stage.store.clone() };
+        stage.backend = Arc::new(super::broken::Broken { good, fault });
+        stage
+    }
+
     #[cfg(feature = "redis")]
     pub(super) async fn redis() -> Self {
+        Self::redis_of(coordinator_harness::RedisServer::builder()).await
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) async fn redis_of(server: coordinator_harness::Builder) -> Self {
         use coordinator_core::{Config, redis::Connection};
-        use coordinator_harness::{RedisServer, fresh_prefix};
-        let server = RedisServer::builder().with_clock_shim().start().await.expect("a server");
+        use coordinator_harness::fresh_prefix;
+        let server = server.with_clock_shim().start().await.expect("a server");
         server.stop_clock().await.expect("the clock stops");
         // Else the server forgets what has expired at a time of its choice, which counts where the
         // clock is set back.
@@ -59,11 +81,21 @@ impl Stage {
             .expect("a URL")
             .with_prefix(&fresh_prefix())
             .expect("a prefix")
+            // How busy this machine is, is not what is tested.
+            .with_command_timeout(Duration::from_secs(30))
             .with_clock(Arc::new(clock.clone()));
         let connection = Connection::connect(config).await.expect("a connection");
         let backend = Arc::new(crate::redis::Redis::new(&connection));
         let zero = parts[0] * 1_000_000 + parts[1];
-        let mut stage = Self { backend, clock, now: 0, server: Some(server), zero };
+        let mut stage = Self {
+            backend,
+            clock,
+            now: 0,
+            store: Store::memory(),
+            connection: Some(connection),
+            server: Some(server),
+            zero,
+        };
         stage.set(START).await;
         stage
     }
@@ -92,5 +124,57 @@ impl Stage {
 
     pub(super) fn now(&self) -> i64 {
         self.now
+    }
+
+    /// A session's hash is deleted by hand.
+    pub(super) async fn loses(&self, place: Place) {
+        #[cfg(feature = "redis")]
+        if self.server.is_some() {
+            self.admin(place.shard, "s", &place.id.encode(), |key| vec!["DEL".to_owned(), key])
+                .await;
+            return;
+        }
+        let key = format!("s{}:s:{}", place.shard, place.id.encode());
+        let done = self.store.step(move |tx| tx.remove(&key)).await;
+        assert!(done.expect("an answer"), "there was none");
+    }
+
+    /// A member of an index gets another score by hand, or is taken out of it.
+    pub(super) async fn lists(&self, shard: u16, index: &Index, id: &str, score: Option<i64>) {
+        let (set, id) = (index.key(), id.to_owned());
+        #[cfg(feature = "redis")]
+        if self.server.is_some() {
+            let command = |key| match score {
+                Some(score) => vec!["ZADD".to_owned(), key, score.to_string(), id],
+                None => vec!["ZREM".to_owned(), key, id],
+            };
+            self.admin(shard, &set, "", command).await;
+            return;
+        }
+        let set = format!("s{shard}:{set}");
+        let done = self.store.step(move |tx| match score {
+            Some(score) => tx.rank(&set, &id, score),
+            None => tx.unrank(&set, &id).map(drop),
+        });
+        done.await.expect("an answer");
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn key(&self, shard: u16, kind: &str, name: &str) -> String {
+        let connection = self.connection.as_ref().expect("a connection");
+        connection.keyspace().shard("s", shard).key(kind, name)
+    }
+
+    #[cfg(feature = "redis")]
+    async fn admin(
+        &self,
+        shard: u16,
+        kind: &str,
+        name: &str,
+        command: impl FnOnce(String) -> Vec<String>,
+    ) {
+        let server = self.server.as_ref().expect("a server");
+        let done = server.command(&command(self.key(shard, kind, name))).await;
+        done.expect("an answer").ok().expect("done");
     }
 }
