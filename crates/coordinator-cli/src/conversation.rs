@@ -107,7 +107,11 @@ pub(crate) async fn run(args: &ConversationArgs, context: &Context) -> Result<u8
         | ConversationVerb::Resume { id } => (id, WINDOW),
     };
     let coordinator = kept::open(context).await?;
-    let talk = coordinator.conversations().clone().with_window(window).open_named(&id.id)?;
+    let mut talks = coordinator.conversations().clone().with_window(window);
+    if let Some(ttl) = coordinator.config().document_ttl() {
+        talks = talks.with_ttl(ttl);
+    }
+    let talk = talks.open_named(&id.id)?;
     let json = context.json;
     let done = match (&args.verb, message) {
         (ConversationVerb::Append(args), Some(message)) => {

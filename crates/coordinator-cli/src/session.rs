@@ -4,6 +4,7 @@
 //! secret: it is told by `create` alone, and no error repeats one.
 
 mod ask;
+mod copy;
 mod view;
 
 use crate::{
@@ -12,9 +13,9 @@ use crate::{
     failure::Failure,
     kept::{self, said},
 };
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use coordinator::sessions::{Filter, Token};
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 /// The arguments of `session`.
 #[derive(Debug, Args)]
@@ -58,7 +59,35 @@ enum SessionVerb {
         #[arg(long)]
         repair: bool,
     },
+    /// Write all sessions to a file, a line of JSON for each
+    #[command(after_help = "Nobody is let in by what is in the file: it has no tokens. What \
+        sessions keep is in it, so only you can read it. It appears when it is whole.\n\n\
+        Example:\n  coordinator session export sessions.ndjson")]
+    Export {
+        /// Where to; - writes to stdout
+        file: PathBuf,
+    },
+    /// Bring back sessions from a file of `export`, with their tokens
+    #[command(after_help = "A session that was ended here stays so. It can be run again.\n\n\
+        Example:\n  coordinator session restore sessions.ndjson --mode skip")]
+    Restore(RestoreArgs),
+    /// Copy all sessions from elsewhere, or those of another program; they stay there as well
+    #[command(after_help = MIGRATE_HELP)]
+    Migrate(MigrateArgs),
 }
+
+const MIGRATE_HELP: &str = "\
+From a URL, from a file of embedded sessions, or from a file of `export`. It can be run again and
+brings along what is newer there.
+
+With --layout, the sessions of another program: each a JSON or MessagePack map in a text under
+LAYOUT:ID. Clients keep their ids, which `Token::of_legacy` reads.
+
+Examples:
+  coordinator --url redis://new session migrate --from redis://old
+  coordinator --url redis://new session migrate --from /var/lib/shop/state.redb
+  coordinator --url redis://new session migrate --from redis://old --layout sess \\
+      --user-field passport.user";
 
 #[derive(Debug, Args)]
 struct CreateArgs {
@@ -166,6 +195,48 @@ struct WhoseArgs {
     company: Option<String>,
 }
 
+/// What becomes of a session that is there already.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Mode {
+    /// It stays as it is
+    Skip,
+    /// It gives way to one that is newer
+    Newer,
+    /// It gives way
+    Overwrite,
+}
+
+#[derive(Debug, Args)]
+struct RestoreArgs {
+    /// What `export` wrote; - reads stdin
+    file: PathBuf,
+    /// What becomes of a session that is there already
+    #[arg(long, value_enum, value_name = "M", default_value_t = Mode::Newer)]
+    mode: Mode,
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// Where they are: a URL, or a file
+    #[arg(long, value_name = "URL_OR_FILE")]
+    from: String,
+    /// What keys begin with there [default: as here]
+    #[arg(long, value_name = "NAME", conflicts_with = "layout")]
+    from_prefix: Option<String>,
+    /// The sessions of another program, under keys that begin so
+    #[arg(long, value_name = "LAYOUT")]
+    layout: Option<String>,
+    /// Where a session of the other program says whose it is
+    #[arg(long, value_name = "FIELD", requires = "layout")]
+    user_field: Option<String>,
+    /// Where it says of which company
+    #[arg(long, value_name = "FIELD", requires = "layout")]
+    company_field: Option<String>,
+    /// Where it says of which crew
+    #[arg(long, value_name = "FIELD", requires = "layout")]
+    crew_field: Option<String>,
+}
+
 /// Runs the verb.
 pub(crate) async fn run(args: &SessionArgs, context: &Context) -> Result<u8, Failure> {
     // A token that is none is found without a server.
@@ -176,19 +247,28 @@ pub(crate) async fn run(args: &SessionArgs, context: &Context) -> Result<u8, Fai
         }
         _ => None,
     };
+    let source = match &args.verb {
+        SessionVerb::Restore(args) => Some(copy::open(&args.file)?),
+        _ => None,
+    };
     let coordinator = kept::open(context).await?;
     let (sessions, json) = (coordinator.sessions(), context.json);
-    let done = match (&args.verb, token) {
-        (SessionVerb::Create(args), _) => ask::create(args, sessions, json).await,
-        (SessionVerb::Show { .. }, Some(token)) => ask::show(&token, sessions, json).await,
-        (SessionVerb::List(args), _) => ask::list(args, sessions, json).await,
-        (SessionVerb::Revoke(args), Some(token)) => {
+    let done = match (&args.verb, token, source) {
+        (SessionVerb::Create(args), ..) => ask::create(args, sessions, json).await,
+        (SessionVerb::Show { .. }, Some(token), _) => ask::show(&token, sessions, json).await,
+        (SessionVerb::List(args), ..) => ask::list(args, sessions, json).await,
+        (SessionVerb::Revoke(args), Some(token), _) => {
             ask::revoke_one(&token, &args.reason, sessions, json).await
         }
-        (SessionVerb::Revoke(args), None) => ask::revoke(args, sessions, json).await,
-        (SessionVerb::Count(filter), _) => ask::count(&filter.read(), sessions, json).await,
-        (SessionVerb::Verify { repair }, _) => ask::verify(*repair, sessions, json).await,
-        (SessionVerb::Show { .. }, None) => Err(kept::unknown()),
+        (SessionVerb::Revoke(args), ..) => ask::revoke(args, sessions, json).await,
+        (SessionVerb::Count(filter), ..) => ask::count(&filter.read(), sessions, json).await,
+        (SessionVerb::Verify { repair }, ..) => ask::verify(*repair, sessions, json).await,
+        (SessionVerb::Export { file }, ..) => copy::export(file, sessions, json).await,
+        (SessionVerb::Restore(args), _, Some(source)) => {
+            copy::restore(source, args.mode, sessions, json).await
+        }
+        (SessionVerb::Migrate(args), ..) => copy::migrate(args, &coordinator, context).await,
+        (SessionVerb::Show { .. } | SessionVerb::Restore(_), ..) => Err(kept::unknown()),
     };
     coordinator.close().await;
     done

@@ -29,9 +29,11 @@ pub(super) async fn create(
     if let Some(crew) = &args.crew {
         new = new.crew(crew);
     }
-    if let Some(ttl) = args.ttl {
-        new = new.with_idle_timeout(ttl);
-    }
+    // Of the owner and not of the session alone: how late it may end goes by that.
+    let sessions = match args.ttl {
+        Some(ttl) => sessions.clone().with_idle_timeout(ttl),
+        None => sessions.clone(),
+    };
     let session = match sessions.create(new).await.map_err(|e| unsure(e, CREATED_PERHAPS))? {
         Created::Session(session) => session,
         Created::Full { live } => {

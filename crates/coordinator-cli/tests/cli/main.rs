@@ -1,6 +1,7 @@
 //! The real binary against real servers: exit codes, JSON keys, and what is left behind.
 
 mod conversation;
+mod copies;
 mod document;
 mod health;
 mod hold;

@@ -109,7 +109,7 @@ async fn the_prefix_separates() {
 
 #[tokio::test]
 async fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 31] = [
+    let verbs: [&[&str]; 34] = [
         &[],
         &["demo"],
         &["health"],
@@ -132,6 +132,9 @@ async fn every_verb_explains_itself_with_an_example() {
         &["session", "revoke"],
         &["session", "count"],
         &["session", "verify"],
+        &["session", "export"],
+        &["session", "restore"],
+        &["session", "migrate"],
         &["doc", "put"],
         &["doc", "get"],
         &["doc", "list"],

@@ -64,11 +64,12 @@ async fn in_one_process_over_redis_every_line_is_handled_once() {
     files.check();
 }
 
-/// Runs 1000 requests for one path in this process alone.
+/// Runs 1000 requests for one path in this process alone, with more in hand at once than the limit
+/// lets in, so that it is felt however slow the machine is.
 async fn at_one_path(manners: &[&str]) -> (Option<i32>, Value) {
     let files = Files::with_paths(1000, 97, 1);
     let mut command = coordinator();
-    command.args(["demo", "--json", "--log"]).arg(files.log()).args(manners);
+    command.args(["demo", "--json", "--instances", "32", "--log"]).arg(files.log()).args(manners);
     let (code, text, said) = output(&mut command).await;
     assert_eq!(said, "");
     (code, json(&text))
