@@ -2,6 +2,7 @@
 
 mod breaker;
 mod clocks;
+mod crowd;
 mod deadlock;
 mod failover;
 mod limits;

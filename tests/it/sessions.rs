@@ -1,7 +1,12 @@
 //! Sessions: what they promise, on every backend, through the public API.
 
 use crate::topology::Servers;
-use coordinator_core::{ErrorKind, clock::ManualClock, redis::Connection};
+use coordinator_core::{
+    ErrorKind,
+    clock::{Clock, ManualClock, SystemClock},
+    redis::Connection,
+};
+use coordinator_harness::fresh_prefix;
 use coordinator_sessions::{
     CapPolicy, Created, Filter, KeyRing, Lookup, NewSession, Page, Patch, Rotated, Rotation,
     SessionEventKind, Sessions, Store, Token, Updated,
@@ -58,6 +63,26 @@ impl Stage {
         self.clock.advance(by);
     }
 
+    /// Other sessions, on the same time: under another prefix, or in another store.
+    async fn elsewhere(&self) -> Sessions {
+        let clock = Arc::new(self.clock.clone());
+        let Some(servers) = &self.servers else {
+            return Sessions::embedded_with_clock(clock).with_reaping(None);
+        };
+        let prefix = format!("{}-{}", servers.config().keyspace().prefix(), fresh_prefix());
+        let config = servers.config().clone().with_prefix(&prefix).expect("a prefix");
+        let connection = Connection::connect(config.with_clock(clock)).await;
+        Sessions::redis(&connection.expect("a connection")).with_reaping(None)
+    }
+
+    /// The time of these sessions, as good as it is known.
+    fn time(&self) -> Arc<dyn Clock> {
+        match &self.servers {
+            Some(_) => Arc::new(SystemClock),
+            None => Arc::new(self.clock.clone()),
+        }
+    }
+
     /// The same sessions with other options.
     fn with(self, change: impl Fn(Sessions) -> Sessions) -> Self {
         Self { sessions: change(self.sessions), peer: change(self.peer), ..self }
@@ -78,6 +103,10 @@ macro_rules! on_every_backend {
     };
 }
 
+mod export;
+mod legacy;
+mod typed;
+
 on_every_backend! {
     a_session_is_shared_and_found_by_its_token_alone
     whoever_guesses_finds_nothing
@@ -85,8 +114,10 @@ on_every_backend! {
     fields_changed_by_many_all_survive
     an_update_loses_nothing
     parallel_rotations_come_to_one_token
+    a_login_with_a_replaced_token_is_a_login
     a_token_used_after_its_grace_ends_the_session
-    a_login_moves_the_session_and_keeps_what_is_in_it
+    a_login_leaves_a_planted_token_outside
+    a_session_that_becomes_a_users_keeps_what_is_in_it
     an_idle_session_ends_in_time_and_a_used_one_does_not
     a_session_ends_at_its_absolute_timeout
     all_sessions_of_a_user_are_ended
@@ -232,6 +263,23 @@ async fn parallel_rotations_come_to_one_token(stage: Stage) {
     assert_eq!(stage.sessions.count(&Filter::user("ann")).await.expect("a count"), 1);
 }
 
+async fn a_login_with_a_replaced_token_is_a_login(stage: Stage) {
+    let token = created(&stage.sessions, NewSession::user("ann").company("acme")).await;
+    let refreshed = stage.peer.rotate(&token, Rotation::new()).await.expect("an answer");
+    let refreshed = refreshed.live().expect("it lives").token().expect("a token");
+    let mut tokens = BTreeSet::new();
+    for token in [&token, &refreshed] {
+        let login = stage.sessions.rotate(token, Rotation::new().user("bob")).await;
+        let login = login.expect("an answer").live().expect("it lives").token().expect("a token");
+        assert_ne!(login, refreshed);
+        let found = stage.peer.load(&login).await.expect("an answer").live().expect("it lives");
+        assert_eq!((found.user(), found.company()), (Some("bob"), Some("acme")));
+        tokens.insert(login.reveal());
+    }
+    assert_eq!(tokens.len(), 1, "once");
+    assert_eq!(stage.peer.count(&Filter::all()).await.expect("a count"), 1);
+}
+
 async fn a_token_used_after_its_grace_ends_the_session(stage: Stage) {
     let token = created(&stage.sessions, NewSession::user("ann")).await;
     let rotated = stage.sessions.rotate(&token, Rotation::new()).await.expect("an answer");
@@ -244,7 +292,31 @@ async fn a_token_used_after_its_grace_ends_the_session(stage: Stage) {
     assert_eq!(standing(&stage.peer, &next).await, revoked("replayed"));
 }
 
-async fn a_login_moves_the_session_and_keeps_what_is_in_it(stage: Stage) {
+async fn a_login_leaves_a_planted_token_outside(stage: Stage) {
+    let (one, other) = (&stage.sessions, &stage.peer);
+    let guest = NewSession::anonymous().set("cart", &["pear"]).expect("a value");
+    let planted = created(one, guest).await;
+    let login = one.login(Some(&planted), NewSession::user("ann")).await.expect("an answer");
+    let ann = login.session().expect("it is created");
+    assert_eq!(ann.get::<Vec<String>>("cart").expect("a value"), Some(vec!["pear".to_owned()]));
+    let token = ann.token().expect("a token");
+    assert_eq!(standing(other, token).await, Lookup::Live(()));
+    // Whoever planted it is told of no other, and cannot end the new one either.
+    for _ in 0..2 {
+        assert_eq!(standing(other, &planted).await, revoked("replaced"));
+        assert!(!other.rotate(&planted, Rotation::new()).await.expect("an answer").is_live());
+    }
+    assert_eq!(standing(other, token).await, Lookup::Live(()));
+    // Another user's data does not come along, and without a session there is nothing to take.
+    let bob = other.login(Some(token), NewSession::user("bob")).await.expect("an answer");
+    let bob = bob.session().expect("it is created");
+    assert_eq!(bob.get::<Vec<String>>("cart").expect("no value"), None);
+    assert_eq!(standing(one, token).await, revoked("replaced"));
+    let cleo = other.login(Some(&planted), NewSession::user("cleo")).await.expect("an answer");
+    assert_eq!(cleo.session().expect("it is created").user(), Some("cleo"));
+}
+
+async fn a_session_that_becomes_a_users_keeps_what_is_in_it(stage: Stage) {
     for user in ["ann", "bob", "cleo", "dan"] {
         let new = NewSession::anonymous().set("cart", &["pear"]).expect("a value");
         let before = created(&stage.sessions, new).await;

@@ -66,10 +66,14 @@ pub(crate) async fn server() -> RedisServer {
     builder().start().await.expect("a server")
 }
 
-/// A cluster whose nodes have [`config`]'s user.
+/// A node of a cluster to be started, with [`config`]'s user.
+pub(crate) fn node() -> Builder {
+    with_user(IN_A_CLUSTER)
+}
+
+/// A cluster of [`node`]s.
 pub(crate) async fn cluster(masters: usize, replicas_per_master: usize) -> Cluster {
-    let node = with_user(IN_A_CLUSTER);
-    Cluster::start_with(masters, replicas_per_master, &node).await.expect("a cluster")
+    Cluster::start_with(masters, replicas_per_master, &node()).await.expect("a cluster")
 }
 
 /// A watched master with replicas that have [`config`]'s user.

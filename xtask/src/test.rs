@@ -35,8 +35,11 @@ const SEED: &str = "SEED";
 /// What tests that play random runs read the length of the suite from, and what to show of them.
 /// They run apart: they take the whole machine, and other tests have bounds in time.
 const LONG: &str = "COORDINATOR_LONG";
-const LONG_TARGET: &[&str] = &["--package", "coordinator-tests", "--test", "it"];
-const LONG_FLAGS: &[&str] = &["owners_in_", "--nocapture"];
+/// Each by its package and target, and by what stands in its name.
+const LONG_RUNS: &[(&[&str], &str)] = &[
+    (&["--package", "coordinator-tests", "--test", "it"], "owners_in_"),
+    (&["--package", "coordinator-ratelimit", "--lib"], "tests::oracle::"),
+];
 
 /// Runs the suite and ends with `N passed, N failed`.
 pub(crate) fn run(args: &Args) -> Result<bool> {
@@ -56,12 +59,14 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     if args.long {
         println!("\n== the long runs");
         let apart = Args { filter: Vec::new(), ..args.clone() };
-        let long = cargo_test(&apart, LONG_TARGET, LONG_FLAGS, |command| {
-            command.env(LONG, "1");
-        })?;
-        let (sum, seconds) = (long.tally.total(), long.took.as_secs_f64());
-        println!("\nthe long runs: {} passed, {} failed, {seconds:.0} s", sum.passed, sum.failed);
-        held &= long.held() && sum.passed > 0;
+        for (target, name) in LONG_RUNS {
+            let long = cargo_test(&apart, target, &[name, "--nocapture"], |command| {
+                command.env(LONG, "1");
+            })?;
+            let (sum, seconds) = (long.tally.total(), long.took.as_secs_f64());
+            println!("\n{name}: {} passed, {} failed, {seconds:.0} s", sum.passed, sum.failed);
+            held &= long.held() && sum.passed > 0;
+        }
     }
     if args.all {
         return Ok(topologies::run(args, &ran)? && held);

@@ -2,11 +2,14 @@
 
 use crate::{
     context::Context,
+    conversation::ConversationArgs,
     demo::DemoArgs,
+    doc::DocArgs,
     failure::{Failure, exit},
     limit::LimitArgs,
     lock::LockArgs,
     output,
+    session::SessionArgs,
 };
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -15,7 +18,7 @@ use std::{ffi::OsString, time::Duration};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, allowed, acquired
-  1  refused: held by another, over the limit, absent
+  1  refused: held by another, over the limit, absent, expired, revoked, a conflict, paused
   2  the call is wrong
   3  Redis is unavailable or refuses us, or the outcome is unknown
   4  the lock was lost while the command ran
@@ -26,13 +29,16 @@ Environment:
   COORDINATOR_PREFIX, REDIS_KEY_PREFIX                                     in place of --prefix
   REDIS_PASSWORD, COORDINATOR_TLS_CA, _CERT, _KEY, _SNI                    what the URL leaves out
   USE_REDIS=0                                                              no server at all
+  COORDINATOR_FILE                                                         where state is then
+  SESSION_TTL, REDIS_TTL_SECONDS                                           in place of --ttl
   COORDINATOR_TOKEN                                                        in place of --token
 
 Examples:
   coordinator --url redis://127.0.0.1 lock run nightly --wait 10m -- ./backup.sh
-  coordinator --url redis://127.0.0.1 limit check mail:alice --rule 100/1h";
+  coordinator --url redis://127.0.0.1 limit check mail:alice --rule 100/1h
+  coordinator --url redis://127.0.0.1 session revoke --user ann";
 
-/// Locks, rate limits, health and a demonstration over Redis or Valkey.
+/// Locks, rate limits, sessions, health and a demonstration over Redis or Valkey.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
@@ -48,7 +54,7 @@ const GLOBAL: &str = "Global options";
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Where the state lives: redis://[user:pass@]host:port/db, rediss://, redis-cluster://h1,h2,
-    /// redis-sentinel://h1,h2/service or embedded://
+    /// redis-sentinel://h1,h2/service, embedded:// or embedded:///path/file.redb
     // The variables are not clap's `env`: an explicit URL has to be told from one of those.
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
     url: Option<String>,
@@ -81,8 +87,12 @@ impl From<Global> for Context {
 /// What there is to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Say something in a conversation that processes share, read it, pause it
+    Conversation(ConversationArgs),
     /// Several instances of one service share a work list; ends with checks that they did
     Demo(DemoArgs),
+    /// Read and write documents that processes share, by compare-and-set
+    Doc(DocArgs),
     /// How the server is, and what should be done about it
     #[command(after_help = "Exit codes: 0 healthy or degraded, 3 unavailable.\n\n\
         Example:\n  coordinator health --url redis://127.0.0.1 --json")]
@@ -91,6 +101,8 @@ pub(crate) enum Verb {
     Limit(LimitArgs),
     /// Take turns with other processes
     Lock(LockArgs),
+    /// Create, find, count and end user sessions
+    Session(SessionArgs),
     /// Print the completions of a shell
     #[command(after_help = "Example:\n  \
         coordinator completions bash > /etc/bash_completion.d/coordinator")]
@@ -129,7 +141,16 @@ fn one_line(said: &str) -> String {
         .collect();
     let said = said.join(" ");
     let said = said.strip_prefix("error: ").unwrap_or(&said);
-    format!("{} (see --help)", without_credentials(said))
+    format!("{} (see --help)", without_credentials(&without_tokens(said)))
+}
+
+/// A session's token in the wrong place is quoted back: not with its secret.
+fn without_tokens(said: &str) -> String {
+    let masked = said.split(' ').map(|word| match word.split_once("v1.") {
+        Some((before, _)) => format!("{before}v1.…"),
+        None => word.to_owned(),
+    });
+    masked.collect::<Vec<_>>().join(" ")
 }
 
 /// A URL in the wrong place is quoted back: not with the password in it.
@@ -180,6 +201,9 @@ mod tests {
             &["coordinator", "lock", "show", "n", "redis://:s3cret@h/2"],
             &["coordinator", "--timeout", "redis://:s3c@ret@h", "health"],
             &["coordinator", "lock", "run", "n"],
+            &["coordinator", "session", "count", "v1.3.s3cs3cs3c"],
+            &["coordinator", "session", "show", "v1.3.a", "v1.3.s3cs3c-_"],
+            &["coordinator", "session", "list", "--token=v1.3.s3cs3cs3c"],
         ] {
             let error = Cli::try_parse_from(call).unwrap_err();
             let said = one_line(&error.to_string());

@@ -2,15 +2,18 @@
 //! other, and what they did is checked by somebody who knows nothing of locks.
 //!
 //! The parent owns the work list and the [`ledger`]. Workers ask it for a request, wait for room in
-//! the [`limits`] of its client and its path, take the lock of the client, and write to its account
-//! with the fence of their lease. At the end the [`checks`] look at what the ledger let in, and
-//! count in [`windows`] what the limits let in. Parts that come later slot in as further [`steps`]
+//! the [`limits`] of its client and its path, take the lock of the client, count in its session and
+//! in the document of the path ([`keeping`]), and write to its account with the fence of their
+//! lease. At the end the [`checks`] look at what the ledger let in, count in [`windows`] what the
+//! limits let in, and the [`audit`] reads sessions and documents again. Parts that come later slot in as further [`steps`]
 //! of handling a request and as further checks.
 
+mod audit;
 mod checks;
 mod child;
 mod crew;
 mod desk;
+mod keeping;
 mod ledger;
 mod limits;
 mod live;
@@ -21,11 +24,13 @@ mod report;
 mod requests;
 mod steps;
 mod tasks;
+mod visits;
 mod windows;
 mod work;
 mod worker;
 
 use self::{
+    keeping::Keeping,
     ledger::Ledger,
     parent::{End, Parent},
     report::Summary,
@@ -40,7 +45,7 @@ use crate::{
     output,
     signals::Signals,
 };
-use coordinator::{Config, Coordinator, clock::Clock, config::Fallback};
+use coordinator::{Coordinator, clock::Clock, config::Fallback};
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 /// How often the parent looks around.
@@ -57,6 +62,7 @@ Examples:
 /// What the demonstration is told.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the switches of a command line")]
 pub(crate) struct DemoArgs {
     /// How many instances share the work
     #[arg(long, value_name = "N", default_value_t = 4,
@@ -90,6 +96,12 @@ pub(crate) struct DemoArgs {
     /// Take far more of the limits than is allowed, so that the check has something to find
     #[arg(long, hide = true)]
     greedy: bool,
+    /// Count without looking whether others did meanwhile, so that the check has something to find
+    #[arg(long, hide = true)]
+    hasty: bool,
+    /// Which run a worker is of
+    #[arg(long, hide = true, value_name = "N")]
+    run: Option<u64>,
 }
 
 /// Runs the demonstration; the exit code is 0 if all checks hold.
@@ -102,6 +114,8 @@ pub(crate) async fn run(args: &DemoArgs, context: &Context) -> Result<u8, Failur
         }),
         careless: args.careless,
         greedy: args.greedy,
+        hasty: args.hasty,
+        run: args.run.unwrap_or_else(rand::random),
     };
     if let (Some(socket), Some(id)) = (&args.worker, args.id) {
         return child::run(socket, id, manners, context).await;
@@ -111,10 +125,9 @@ pub(crate) async fn run(args: &DemoArgs, context: &Context) -> Result<u8, Failur
     let config = context.config(need)?.with_fallback(Fallback::None);
     let clock = config.clock().clone();
     let listed = args.log.as_deref().map(requests::read_log).transpose()?;
-    if args.processes {
-        // A server that is not there is told at once, and not by four workers.
-        Coordinator::with_config(config.clone()).await?.close().await;
-    }
+    // A server that is not there is told at once, and not by four workers.
+    let own = Coordinator::with_config(config.clone()).await?;
+    let keeping = Keeping::new(&own, manners.run, false)?;
     let ledger = Ledger::new(ledger::fenced, open_ledger(args)?);
     let started = clock.now();
     let work = match listed {
@@ -122,9 +135,15 @@ pub(crate) async fn run(args: &DemoArgs, context: &Context) -> Result<u8, Failur
         None => Work::generated(Generator::new(started + Duration::from_secs(args.seconds))),
     };
     let parent = Arc::new(Parent::new(clock.clone(), work, ledger, args.instances));
-    let end = work_through(args, context, &config, &parent, manners).await?;
+    let end = work_through(args, context, &own, &parent, manners).await?;
     let took = clock.now().saturating_since(started);
-    tell(args, context, &parent, took, end)
+    let audit = match &end {
+        End::Complete => Some(audit::examine(&parent.visits(), &keeping, &*clock).await?),
+        _ => None,
+    };
+    own.close().await;
+    let summary = Summary::new(parent.tally(), audit, args.instances, took);
+    tell(context, &summary, &parent, end)
 }
 
 /// The file of `--ledger`, emptied.
@@ -141,16 +160,17 @@ fn open_ledger(args: &DemoArgs) -> Result<Option<File>, Failure> {
 async fn work_through(
     args: &DemoArgs,
     context: &Context,
-    config: &Config,
+    own: &Coordinator,
     parent: &Arc<Parent>,
     manners: Manners,
 ) -> Result<End, Failure> {
+    let config = own.config();
     let clock = &**config.clock();
     let mut signals = Signals::listen()?;
     let mut crew = if args.processes {
         processes::start(parent, context, config, args.instances, manners)?
     } else {
-        crew::start(parent, config, args.instances, manners).await?
+        crew::start(parent, own, args.instances, manners).await?
     };
     for worker in crew.pids().filter(|_| context.verbose > 0) {
         output::note(format_args!("worker {}: pid {}", worker.0, worker.1));
@@ -183,17 +203,9 @@ async fn look_around(parent: &Parent, clock: &dyn Clock) {
 }
 
 /// Says what it came to.
-fn tell(
-    args: &DemoArgs,
-    context: &Context,
-    parent: &Parent,
-    took: Duration,
-    end: End,
-) -> Result<u8, Failure> {
-    let undisturbed = matches!(end, End::Complete);
-    let summary = Summary::new(parent.tally(), args.instances, took, undisturbed);
+fn tell(context: &Context, summary: &Summary, parent: &Parent, end: End) -> Result<u8, Failure> {
     if context.json {
-        output::json(&summary)?;
+        output::json(summary)?;
     } else {
         output::line(&summary.text(&parent.rows()))?;
     }

@@ -5,12 +5,16 @@
 mod access_log;
 mod cli;
 mod context;
+mod conversation;
 mod demo;
+mod doc;
 mod failure;
 mod health;
+mod kept;
 mod limit;
 mod lock;
 mod output;
+mod session;
 mod signals;
 
 use crate::{
@@ -38,9 +42,12 @@ async fn main() -> ExitCode {
 async fn run(verb: &Verb, context: &Context) -> Result<u8, Failure> {
     match verb {
         Verb::Demo(args) => demo::run(args, context).await,
+        Verb::Conversation(args) => conversation::run(args, context).await,
+        Verb::Doc(args) => doc::run(args, context).await,
         Verb::Health => health::run(context).await,
         Verb::Limit(args) => limit::run(args, context).await,
         Verb::Lock(args) => lock::run(args, context).await,
+        Verb::Session(args) => session::run(args, context).await,
         Verb::Completions { shell } => cli::completions(*shell),
     }
 }

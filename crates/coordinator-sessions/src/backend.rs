@@ -94,12 +94,17 @@ pub(crate) enum Existing {
 /// What was, of a session that is not new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Before {
+    /// [`NOW`](Self::NOW): it begins now, and `last` is now as well.
     pub(crate) created: i64,
     pub(crate) last: i64,
     pub(crate) version: u64,
     /// The epochs that it knew; `None`: as they are.
     pub(crate) of_user: Option<i64>,
     pub(crate) of_company: Option<i64>,
+}
+
+impl Before {
+    pub(crate) const NOW: i64 = -1;
 }
 
 /// How a session stands that was written.
@@ -161,17 +166,8 @@ pub(crate) enum Found<T> {
     Moved(Moved),
 }
 
-impl<T> Found<T> {
-    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Found<U> {
-        match self {
-            Self::Live(value) => Found::Live(map(value)),
-            Self::Absent => Found::Absent,
-            Self::Expired => Found::Expired,
-            Self::Revoked(reason) => Found::Revoked(reason),
-            Self::Moved(moved) => Found::Moved(moved),
-        }
-    }
-}
+/// A session that lives, with the secret that replaced the one of whoever asked, if it was.
+pub(crate) type Known = (Record, Option<Wrapped>);
 
 /// Whither a session moved, or moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -417,7 +413,7 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>>;
+    ) -> BoxFuture<'a, Result<Found<Known>>>;
 
     /// Changes fields of a session.
     fn patch<'a>(

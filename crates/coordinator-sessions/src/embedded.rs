@@ -50,7 +50,7 @@ impl Backend for Embedded {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>> {
+    ) -> BoxFuture<'a, Result<Found<crate::backend::Known>>> {
         let (id, digest) = (place.id, digest.copied());
         Box::pin(self.on(place.shard, move |shard| {
             let (mut session, grace) = match shard.standing(&id, digest.as_ref())? {

@@ -2,7 +2,7 @@
 //! or Valkey or in process, in memory or in a file.
 //!
 //! ```
-//! use coordinator_sessions::{Lookup, NewSession, Rotation, Sessions, Token};
+//! use coordinator_sessions::{Lookup, NewSession, Sessions, Token};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,9 +11,9 @@
 //! // Somebody comes, and logs in.
 //! let session = sessions.create(NewSession::anonymous()).await?.session()?;
 //! let token = session.token().expect("a new session has one");
-//! let login = Rotation::new().user("ann").company("acme");
-//! let rotated = sessions.rotate(token, login).await?.live().expect("it lives");
-//! let token = rotated.token()?;
+//! let ann = NewSession::user("ann").company("acme");
+//! let session = sessions.login(Some(token), ann).await?.session()?;
+//! let token = session.token().expect("a new session has one");
 //!
 //! // What the client keeps, and what it comes back with.
 //! let cookie = token.reveal();
@@ -84,11 +84,16 @@ pub use documents::{Document, Documents, Focus, Namespace, Put};
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use redis::SCRIPTS;
+#[cfg(feature = "redis")]
+#[doc(hidden)]
+pub use redis::legacy::SCRIPTS as LEGACY_SCRIPTS;
 pub use sessions::{
-    CapPolicy, Created, Data, Filter, Lookup, NewSession, Page, Patch, Rotated, Rotation, Session,
-    SessionEvent, SessionEventKind, SessionEvents, SessionPage, Sessions, Stats, Updated,
-    Verification,
+    CapPolicy, Created, Data, Export, Filter, Lookup, NewSession, Page, Patch, RestoreMode,
+    Restored, Rotated, Rotation, Session, SessionData, SessionEvent, SessionEventKind,
+    SessionEvents, SessionPage, Sessions, Stats, Typed, TypedSessions, Updated, Verification,
 };
+#[cfg(feature = "redis")]
+pub use sessions::{LegacyLayout, Migrated};
 pub use store::Store;
 pub use token::{Reference, Token};
 pub use vault::KeyRing;
@@ -100,4 +105,7 @@ mod book {
     struct Conversations;
     #[doc = include_str!("../../../docs/guide/documents.md")]
     struct Documents;
+    #[cfg(feature = "redis")]
+    #[doc = include_str!("../../../docs/guide/sessions-data.md")]
+    struct SessionsData;
 }

@@ -1,5 +1,7 @@
 //! The adapter over Redis and Valkey: keys, and one static script per step.
 
+pub(crate) mod legacy;
+
 use crate::{
     backend::{
         Alerts, Backend, Cap, Count, Created, Crowded, Departure, EPOCH_TTL, Existing, FIELDS_MAX,
@@ -289,7 +291,7 @@ impl Backend for Redis {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>> {
+    ) -> BoxFuture<'a, Result<Found<crate::backend::Known>>> {
         Box::pin(async move {
             let args =
                 vec![Arg::from(place.id.encode()), digest_or_none(digest), maybe(throttle_ms)];

@@ -3,25 +3,37 @@
 mod change;
 mod data;
 mod events;
+mod export;
+#[cfg(feature = "redis")]
+mod legacy;
 mod list;
 mod local;
+mod login;
 mod lookup;
 mod moves;
 mod new;
 mod options;
+mod packed;
 mod reaper;
+mod restore;
 mod revoke;
 mod rotate;
 mod session;
+mod typed;
 
 pub use change::{Patch, Updated};
 pub use data::Data;
 pub use events::{SessionEvent, SessionEventKind, SessionEvents};
+pub use export::Export;
+#[cfg(feature = "redis")]
+pub use legacy::{LegacyLayout, Migrated};
 pub use list::{Filter, Page, SessionPage, Stats, Verification};
 pub use lookup::Lookup;
 pub use new::{CapPolicy, Created, NewSession};
+pub use restore::{RestoreMode, Restored};
 pub use rotate::{Rotated, Rotation};
 pub use session::Session;
+pub use typed::{SessionData, Typed, TypedSessions};
 
 use crate::{
     backend::{self, Backend, New, Origin, Place, SHARDS},

@@ -101,3 +101,16 @@ async fn peeked(backend: &dyn Backend, place: Place, secret: u8) -> Found<Record
 async fn patched(backend: &dyn Backend, place: Place, secret: u8, patch: &Patch) -> Found<Patched> {
     backend.patch(place, &digest(secret), THROTTLE, patch).await.expect("an answer")
 }
+
+impl<T> Found<T> {
+    /// The same about something else of what lives.
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> Found<U> {
+        match self {
+            Self::Live(value) => Found::Live(map(value)),
+            Self::Absent => Found::Absent,
+            Self::Expired => Found::Expired,
+            Self::Revoked(reason) => Found::Revoked(reason),
+            Self::Moved(moved) => Found::Moved(moved),
+        }
+    }
+}

@@ -119,6 +119,23 @@ impl Token {
         format!("v1.{}.{}", self.place.shard, URL_SAFE_NO_PAD.encode(&bytes[..]))
     }
 
+    /// The token that the client of another program's session has without knowing it: it finds
+    /// the session that `Sessions::migrate_legacy` made of that one. `id` is what stood behind the
+    /// prefix of its key, without a signature that the cookie may have had.
+    ///
+    /// It is derived by SHA-256, so it is as hard to guess as the id is. Whoever is let in by it
+    /// is told the token to use from now on ([`Session::token`](crate::Session::token)), if there
+    /// is another, or may be given one by a rotation.
+    pub fn of_legacy(id: &str) -> Self {
+        let hash = |of: &str| -> [u8; 32] {
+            Sha256::new().chain_update(of).chain_update(id).finalize().into()
+        };
+        let hashed = hash("coordinator legacy session id");
+        let mut place = Place { shard: u16::from(hashed[ID]) % SHARDS, id: Id([0; ID]) };
+        place.id.0.copy_from_slice(&hashed[..ID]);
+        Self { place, secret: hash("coordinator legacy session secret") }
+    }
+
     pub(crate) fn random(place: Place) -> Result<Self> {
         let mut secret = [0; SECRET];
         fill(&mut secret)?;
@@ -288,6 +305,22 @@ mod tests {
         assert_eq!(before.unwrap(&wrapped, 2), next);
         assert_ne!(other.unwrap(&wrapped, 2).secret, next.secret);
         assert_ne!(wrapped.0, next.secret);
+    }
+
+    #[test]
+    fn a_legacy_token_is_the_same_for_ever() {
+        let token = Token::of_legacy("sid-1");
+        assert_eq!(Token::parse(&token.reveal()), Some(token.clone()));
+        assert_eq!(
+            token.reveal(),
+            "v1.43.lgymF7RVCeKzjbJAgcgWlQZTGXARvb9hE8sVoXlo2FYecbl9vzWn3_xx-_U",
+            "fixed for ever: a change lets nobody in any more"
+        );
+        assert_ne!(token.place().id, Token::of_legacy("sid-2").place().id);
+        assert_ne!(token.secret, Token::of_legacy("sid-2").secret);
+        let shards: HashSet<_> =
+            (0..2000).map(|n| Token::of_legacy(&n.to_string()).place().shard).collect();
+        assert_eq!(shards.len(), 64);
     }
 
     #[test]

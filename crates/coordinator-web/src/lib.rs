@@ -1,5 +1,5 @@
-//! Rate limits for HTTP services: a tower layer and an axum extractor over coordinator's limits,
-//! with the headers and bodies that clients understand.
+//! Rate limits and sessions for HTTP services: tower layers and axum extractors over coordinator's
+//! parts, with the headers, cookies and bodies that clients understand.
 //!
 //! ```
 //! use axum::{Router, body::Body, routing::get};
@@ -28,7 +28,10 @@
 //! # }
 //! ```
 //!
+//! Sessions are [`sessions::SessionLayer`].
+//!
 //! # Guarantees
+//! Of [limits]:
 //! * A request is charged to all limits that it has a key for before the service sees it, or it is
 //!   refused and charged to none.
 //! * Who comes back after `Retry-After` is let in, if nobody else took what had become free.
@@ -39,6 +42,16 @@
 //! * No header of a request is believed unless that was asked for.
 //! * No subject stands in a header, a body, a log or a `Debug`.
 //!
+//! Of [sessions]:
+//! * A request whose handler uses no session asks nobody, and sets no cookie.
+//! * A cookie is set when the token has changed, and not otherwise. What is no token creates nothing.
+//! * What a call changed is changed when it returns, whatever becomes of the request; changes of
+//!   different values by different requests all survive.
+//! * An outage is 503: it is no absence, it takes no cookie from anybody, and after a look that
+//!   failed the request writes nothing.
+//! * The token from before a login leads to nothing after it.
+//! * No token stands in a body, a log or a `Debug`.
+//!
 //! # Not guaranteed
 //! * That several limits without a [tenant](limits::LimitLayer::with_tenant), or rules and limits
 //!   of one layer, are asked at one moment: one comes after the other, and what was taken is given
@@ -46,13 +59,20 @@
 //! * That a request is charged whose client went away while its limits were asked, or that it is
 //!   not.
 //! * Limits of bodies: a request is charged by its head.
+//! * That a login takes over what another request changes in the anonymous session at that moment.
+//! * That the client is told of a token that changes after the answer went out.
 //!
 //! # Features
-//! * `axum` (default): the extractor, [`Key::route`](limits::Key::route), and addresses from
+//! * `axum` (default): the extractors, [`Key::route`](limits::Key::route), and addresses from
 //!   axum's `ConnectInfo`. Without it everything else works over tower alone.
 //! * `redis` (default): the facade's `redis`.
+//! * `tower-sessions`: a store for the crate of that name.
 
 pub mod limits;
+mod problem;
+pub mod sessions;
+#[cfg(feature = "tower-sessions")]
+pub mod tower_sessions;
 
 /// The book's page of this crate, so that its examples compile and run.
 #[cfg(doctest)]

@@ -47,6 +47,8 @@ mod book {
     struct Locks;
     #[doc = include_str!("../../../docs/guide/ratelimits.md")]
     struct RateLimits;
+    #[doc = include_str!("../../../docs/guide/sessions.md")]
+    struct Sessions;
     #[doc = include_str!("../../../docs/guide/configuration.md")]
     struct Configuration;
     #[doc = include_str!("../../../docs/guide/topology.md")]

@@ -47,6 +47,46 @@ pub fn worst_excess(admissions: &[Admission], window_us: i64, limit: u64) -> Opt
     worst
 }
 
+/// An admission as its caller saw it: it happened at some moment between the two, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data that callers write down in full")]
+pub struct Told {
+    /// When it was asked for, in µs.
+    pub asked: i64,
+    /// When its answer was known.
+    pub known: i64,
+    /// What it cost.
+    pub cost: u64,
+}
+
+/// An admission that somebody was told of and that the log does not have: each entry accounts for
+/// one of its cost that was asked for before it and known after it. What the log has beyond those
+/// is what nobody was told of.
+#[must_use]
+pub fn unaccounted(told: &[Told], log: &[Admission]) -> Option<Told> {
+    let mut entries = log.to_vec();
+    entries.sort_by_key(|entry| entry.at);
+    let mut waiting = told.to_vec();
+    // The one asked for first is popped first.
+    waiting.sort_by_key(|told| std::cmp::Reverse(told.asked));
+    let mut open: Vec<Told> = Vec::new();
+    for entry in entries {
+        while let Some(next) = waiting.pop_if(|told| told.asked <= entry.at) {
+            open.push(next);
+        }
+        // No later entry accounts for what was known by now.
+        if let Some(missed) = open.iter().find(|told| told.known < entry.at) {
+            return Some(*missed);
+        }
+        // Whoever knew first has the fewest entries left to choose from.
+        let of_its_cost = (0..open.len()).filter(|&n| open[n].cost == entry.cost);
+        if let Some(first) = of_its_cost.min_by_key(|&n| open[n].known) {
+            open.swap_remove(first);
+        }
+    }
+    open.pop().or_else(|| waiting.pop())
+}
+
 /// What a limiter must answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
@@ -175,6 +215,26 @@ mod tests {
         assert_eq!(worst_excess(&admissions, 60, 5), Some(Excess { end: 59, admitted: 6 }));
         assert_eq!(worst_excess(&admissions, 62, 8), Some(Excess { end: 61, admitted: 9 }));
         assert_eq!(worst_excess(&[at(1, 1), at(1, 1)], 1, 1), Some(Excess { end: 1, admitted: 2 }));
+    }
+
+    fn told(asked: i64, known: i64, cost: u64) -> Told {
+        Told { asked, known, cost }
+    }
+
+    #[test]
+    fn what_callers_were_told_must_stand_in_the_log() {
+        let log = [at(10, 1), at(20, 1), at(30, 2)];
+        assert_eq!(unaccounted(&[told(10, 10, 1), told(15, 25, 1), told(0, 40, 2)], &log), None);
+        // Whoever can wait leaves the first to one who cannot, whatever their order.
+        assert_eq!(unaccounted(&[told(0, 30, 1), told(5, 12, 1)], &log), None);
+        assert_eq!(unaccounted(&[told(5, 12, 1), told(0, 30, 1)], &log), None);
+        assert_eq!(unaccounted(&[], &log), None);
+        for missing in [told(11, 19, 1), told(0, 9, 1), told(31, 50, 2), told(0, 50, 3)] {
+            assert_eq!(unaccounted(&[missing], &log), Some(missing));
+        }
+        let same = told(0, 50, 1);
+        assert_eq!(unaccounted(&[same, same, same], &log), Some(same));
+        assert_eq!(unaccounted(&[same], &[]), Some(same));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! * [`Proxy`]: a RESP-aware TCP proxy that delays, holds, cuts and loses single commands or
 //!   replies, and whole links.
 //! * [`RedisServer::set_clock_offset_ms`]: moves one server's wall clock (not its monotonic one).
+//! * [`RedisServer::journal`]: what a server's scripts have written, whoever was told of it.
 //! * [`TlsFiles`]: certificates, good and bad.
 //! * [`eventually`], [`fresh_prefix`], [`seed`]: waiting on truth instead of sleeping, keys of
 //!   one's own, faults that can be repeated.
@@ -30,6 +31,7 @@ mod builder;
 mod clock;
 mod cluster;
 mod frame;
+mod journal;
 mod port;
 mod process;
 mod proxy;

@@ -88,7 +88,7 @@ impl Resp {
     }
 
     /// Decodes one complete frame and says how long it was.
-    fn decode(frame: &[u8]) -> Option<(Self, usize)> {
+    pub(crate) fn decode(frame: &[u8]) -> Option<(Self, usize)> {
         let end = frame.windows(2).position(|pair| pair == b"\r\n")?;
         let line = frame.get(1..end)?;
         let text = || String::from_utf8_lossy(line).into_owned();

@@ -4,6 +4,7 @@
 
 use super::{
     desk::{Desk, Link},
+    keeping::Keeping,
     limits::Limits,
     protocol::Ask,
     steps::{Hands, Manners},
@@ -45,6 +46,7 @@ pub(crate) async fn run(
         desk: Desk::There(link.clone()),
         locks: coordinator.locks().clone(),
         limits: Limits::new(coordinator.limits(), manners.greedy)?,
+        keeping: Keeping::new(&coordinator, manners.run, manners.hasty)?,
         clock: config.clock().clone(),
         manners,
     };

@@ -3,6 +3,7 @@
 
 use super::{
     desk::Desk,
+    keeping::Keeping,
     limits::Limits,
     parent::Parent,
     steps::{Hands, Manners},
@@ -10,7 +11,7 @@ use super::{
     worker,
 };
 use crate::failure::Failure;
-use coordinator::{Config, Coordinator};
+use coordinator::Coordinator;
 use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
 
@@ -55,19 +56,19 @@ impl Crew {
 }
 
 /// Starts the workers `1..=instances`: over Redis each has its own connection, embedded they share
-/// this process's state as peers.
+/// the parent's state as peers.
 pub(crate) async fn start(
     parent: &Arc<Parent>,
-    config: &Config,
+    own: &Coordinator,
     instances: u32,
     manners: Manners,
 ) -> Result<Crew, Failure> {
+    let config = own.config();
     let mut instances_of = Vec::new();
     if config.is_embedded() {
-        let coordinator = Coordinator::with_config(config.clone()).await?;
         for _ in 0..instances {
-            let limits = Limits::new(&coordinator.limits().peer(), manners.greedy)?;
-            instances_of.push((coordinator.locks().peer(), limits, coordinator.clone()));
+            let limits = Limits::new(&own.limits().peer(), manners.greedy)?;
+            instances_of.push((own.locks().peer(), limits, own.clone()));
         }
     } else {
         for _ in 0..instances {
@@ -83,6 +84,7 @@ pub(crate) async fn start(
             desk: Desk::Here { parent: parent.clone(), worker: id },
             locks,
             limits,
+            keeping: Keeping::new(&coordinator, manners.run, manners.hasty)?,
             clock: config.clock().clone(),
             manners,
         };

@@ -7,6 +7,7 @@ use super::{
     ledger::{Ledger, Verdict},
     limits::micros,
     protocol::{Answer, Ask},
+    visits::Visits,
     windows::{Admissions, Span},
     work::Work,
 };
@@ -82,6 +83,7 @@ struct Books {
     work: Work,
     ledger: Ledger,
     admissions: Admissions,
+    visits: Visits,
     workers: BTreeMap<u32, Row>,
     reassigned: u64,
     end: Option<End>,
@@ -115,6 +117,7 @@ impl Parent {
             work,
             ledger,
             admissions: Admissions::default(),
+            visits: Visits::default(),
             workers: (1..=instances).map(|id| (id, starting(id))).collect(),
             reassigned: 0,
             end: None,
@@ -221,17 +224,25 @@ impl Parent {
                 }
                 (Answer::Noted, false)
             }
-            Ask::Read { client, stamp, waited_us } => {
+            Ask::Read { client, path, stamp, waited_us } => {
                 let value = books.ledger.read(&client, &stamp);
                 if let Some(row) = books.workers.get_mut(&worker) {
                     row.acquired += 1;
                     row.waited += Duration::from_micros(waited_us);
                     row.refused += u64::from(value.is_none());
                 }
-                (value.map_or(Answer::Stale, Answer::Value), false)
+                let answer = value.map_or(Answer::Stale, |value| {
+                    let cookie = books.visits.begin(&client, &path);
+                    Answer::Account { value, cookie }
+                });
+                (answer, false)
             }
-            Ask::Write(write) => {
+            Ask::Write { write, path, cookie } => {
+                let client = write.client.clone();
                 let answer = books.write(worker, write);
+                if answer == Answer::Accepted {
+                    books.visits.end(&client, &path, cookie);
+                }
                 let done = books.work.is_complete(now, &books.ledger);
                 if done {
                     books.finish(End::Complete);
@@ -264,6 +275,11 @@ impl Parent {
     /// Why it ended; once.
     pub(crate) fn take_end(&self) -> Option<End> {
         self.books().end.take()
+    }
+
+    /// What clients and paths went through.
+    pub(crate) fn visits(&self) -> Visits {
+        self.books().visits.clone()
     }
 
     /// What it came to, examined.

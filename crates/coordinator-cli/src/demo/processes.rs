@@ -98,7 +98,11 @@ fn command(
         .arg("--worker")
         .arg(socket)
         .args(["--id", &id.to_string()])
+        .args(["--run", &manners.run.to_string()])
         .args(["--work", &format!("{}us", manners.work.as_micros())]);
+    if manners.hasty {
+        command.arg("--hasty");
+    }
     if manners.careless {
         command.arg("--careless");
     }

@@ -3,6 +3,7 @@
 use super::{
     ledger::{Stamp, Write},
     requests::Request,
+    visits::Cookie,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +20,12 @@ pub(crate) enum Ask {
     /// A request was let in by the limits, after `from_us` by the parent's clock and so many
     /// denials.
     Admitted { number: u64, client: String, path: String, from_us: u64, denials: u64 },
-    /// The value of a client's account, to write a new one. `waited_us` is how long the lock took.
-    Read { client: String, stamp: Stamp, waited_us: u64 },
-    /// A new value for a client's account.
-    Write(Write),
+    /// The value of a client's account, to write a new one for a request for this path, and what
+    /// the client comes with. `waited_us` is how long the lock took.
+    Read { client: String, path: String, stamp: Stamp, waited_us: u64 },
+    /// A new value for a client's account, and what the client is to come with from now on if that
+    /// is something new.
+    Write { write: Write, path: String, cookie: Option<Cookie> },
     /// The worker cannot go on, and nobody else could: the run has failed.
     GiveUp { exit: u8, message: String },
 }
@@ -34,8 +37,8 @@ pub(crate) enum Answer {
     Handle { request: Request, at_us: u64 },
     /// There is nothing more to do.
     Over,
-    /// The value of the account.
-    Value(u64),
+    /// The value of the account, and what the client comes with.
+    Account { value: u64, cookie: Option<Cookie> },
     /// It is written.
     Accepted,
     /// That request was handled before; nothing was written.

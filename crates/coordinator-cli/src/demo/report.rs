@@ -1,6 +1,9 @@
 //! What a run came to, for people and for programs.
 
-use super::parent::{Row, Tally};
+use super::{
+    audit::Audit,
+    parent::{Row, Tally},
+};
 use crate::output;
 use serde::Serialize;
 use std::{fmt::Write as _, time::Duration};
@@ -16,6 +19,9 @@ pub(crate) struct Summary {
     stale_writes_accepted: u64,
     stale_writes_refused: u64,
     wrong_accounts: u64,
+    /// None where the run did not come to its own end.
+    #[serde(flatten)]
+    audit: Option<Audit>,
     instances: u32,
     workers_lost: u64,
     reassigned: u64,
@@ -37,8 +43,8 @@ fn holders_were_kept_apart(refused: u64, handled: u64, disturbances: u64) -> boo
 }
 
 impl Summary {
-    /// `undisturbed` is whether the run came to its own end.
-    pub(crate) fn new(tally: Tally, instances: u32, took: Duration, undisturbed: bool) -> Self {
+    /// There is an audit if the run came to its own end.
+    pub(crate) fn new(tally: Tally, audit: Option<Audit>, instances: u32, took: Duration) -> Self {
         let Tally { requests, findings, refused, limited, workers_lost, reassigned } = tally;
         let apart = holders_were_kept_apart(refused, findings.handled, workers_lost + reassigned);
         Self {
@@ -50,11 +56,15 @@ impl Summary {
             stale_writes_accepted: findings.stale_writes_accepted,
             stale_writes_refused: refused,
             wrong_accounts: findings.wrong_accounts,
+            audit,
             instances,
             workers_lost,
             reassigned,
             seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
-            ok: undisturbed && apart && requests > 0 && findings.is_clean(),
+            ok: audit.is_some_and(|audit| audit.is_clean())
+                && apart
+                && requests > 0
+                && findings.is_clean(),
             apart,
             invented: findings.invented,
             unadmitted: findings.unadmitted,
@@ -92,9 +102,9 @@ impl Summary {
         text
     }
 
-    fn checks(&self) -> [(bool, String); 6] {
+    fn checks(&self) -> Vec<(bool, String)> {
         let (handled, requests) = (self.handled, self.requests);
-        [
+        let mut checks = vec![
             (
                 handled == requests && requests > 0 && self.invented == 0,
                 format!("every request was handled: {handled} of {requests}"),
@@ -120,7 +130,9 @@ impl Summary {
                 self.wrong_accounts == 0,
                 format!("no update was lost: {} accounts do not add up", self.wrong_accounts),
             ),
-        ]
+        ];
+        checks.extend(self.audit.iter().flat_map(Audit::checks));
+        checks
     }
 
     fn rate(&self) -> String {

@@ -2,6 +2,7 @@
 
 use super::{
     desk::{Desk, Gone},
+    keeping::{Keeping, Kept},
     ledger::{Stamp, Write},
     limits::{Limits, micros},
     protocol::{Answer, Ask},
@@ -30,6 +31,10 @@ pub(crate) struct Manners {
     pub(crate) careless: bool,
     /// Whether it takes far more of the limits than is allowed.
     pub(crate) greedy: bool,
+    /// Whether it counts without looking whether others did meanwhile.
+    pub(crate) hasty: bool,
+    /// Which run of the demo it is: what is kept is of that alone.
+    pub(crate) run: u64,
 }
 
 /// What handling a request came to.
@@ -37,13 +42,13 @@ pub(crate) struct Manners {
 pub(crate) enum Handled {
     /// It is written, now or before.
     Done,
-    /// Others held the lock all the while.
+    /// Others held the lock all the while, or were faster.
     Busy,
     /// The lock was lost on the way; nothing more was done.
     Lost(LossReason),
     /// The ledger had seen a newer holder.
     Stale,
-    /// The lock could not be asked for.
+    /// The lock, the session or the document could not be asked for.
     Failed(Error),
 }
 
@@ -53,6 +58,7 @@ pub(crate) struct Hands {
     pub(crate) desk: Desk,
     pub(crate) locks: Locks,
     pub(crate) limits: Limits,
+    pub(crate) keeping: Keeping,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) manners: Manners,
 }
@@ -81,7 +87,8 @@ impl Hands {
         settled.unwrap_or_else(|reason| Ok(Handled::Lost(reason)))
     }
 
-    /// What is done under the lock: one more request on the client's account.
+    /// What is done under the lock: one more request on the client's account, in its session and
+    /// in the document of the path.
     async fn settle(
         &self,
         request: &Request,
@@ -91,11 +98,17 @@ impl Hands {
         let stamp = Stamp { fence: lease.fence().get(), owner: lease.id().to_owned() };
         let read = Ask::Read {
             client: request.client.clone(),
+            path: request.path.clone(),
             stamp: stamp.clone(),
             waited_us: micros(waited),
         };
-        let Answer::Value(value) = self.desk.ask(read).await? else {
+        let Answer::Account { value, cookie } = self.desk.ask(read).await? else {
             return Ok(Handled::Stale);
+        };
+        let cookie = match self.keeping.visit(request, cookie).await {
+            Ok(Kept::Done(cookie)) => cookie,
+            Ok(Kept::Contended) => return Ok(Handled::Busy),
+            Err(error) => return Ok(Handled::Failed(error)),
         };
         if self.manners.work.is_zero() {
             // At least everybody else may have a go at the same account.
@@ -111,7 +124,8 @@ impl Hands {
             value: value + 1,
             stamp,
         };
-        Ok(match self.desk.ask(Ask::Write(write)).await? {
+        let write = Ask::Write { write, path: request.path.clone(), cookie };
+        Ok(match self.desk.ask(write).await? {
             Answer::Accepted | Answer::AlreadyDone => Handled::Done,
             _ => Handled::Stale,
         })

@@ -1,5 +1,7 @@
 //! The real binary against real servers: exit codes, JSON keys, and what is left behind.
 
+mod conversation;
+mod document;
 mod health;
 mod hold;
 mod limit;
@@ -8,5 +10,6 @@ mod owners;
 mod queue;
 mod replay;
 mod run;
+mod session;
 mod support;
 mod usage;

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{Child, Command},
+};
 
 /// Far beyond what anything here takes; whoever reaches it hangs.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
@@ -33,7 +36,9 @@ const VARIABLES: &[&str] = &[
     "REDIS_KEY_PREFIX",
     "REDIS_PASSWORD",
     "REDIS_PORT",
+    "REDIS_TTL_SECONDS",
     "REDIS_URL",
+    "SESSION_TTL",
     "USE_REDIS",
 ];
 
@@ -107,6 +112,15 @@ pub(crate) async fn finish(child: Child) -> Done {
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
         stderr: String::from_utf8(output.stderr).expect("UTF-8"),
     }
+}
+
+/// Runs it to its end with this on stdin.
+pub(crate) async fn fed(mut command: Command, text: &str) -> Done {
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(text.as_bytes()).await.expect("it reads");
+    drop(stdin);
+    finish(child).await
 }
 
 /// Sends a signal to a running binary.

@@ -109,7 +109,7 @@ async fn the_prefix_separates() {
 
 #[tokio::test]
 async fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 17] = [
+    let verbs: [&[&str]; 31] = [
         &[],
         &["demo"],
         &["health"],
@@ -126,6 +126,20 @@ async fn every_verb_explains_itself_with_an_example() {
         &["lock", "list"],
         &["lock", "show"],
         &["lock", "graph"],
+        &["session", "create"],
+        &["session", "show"],
+        &["session", "list"],
+        &["session", "revoke"],
+        &["session", "count"],
+        &["session", "verify"],
+        &["doc", "put"],
+        &["doc", "get"],
+        &["doc", "list"],
+        &["doc", "delete"],
+        &["conversation", "append"],
+        &["conversation", "show"],
+        &["conversation", "pause"],
+        &["conversation", "resume"],
         &["completions"],
     ];
     for verb in verbs {

@@ -32,6 +32,12 @@ async fn its_document_has_the_keys_that_callers_rely_on() {
     assert_eq!(document["stale_writes_accepted"], 0);
     assert_eq!(document["over_admitted"], 0);
     assert!(document["limited"].is_u64(), "{document}");
+    // At most as many as are generated, and the busiest surely came.
+    for (key, most) in [("sessions", 48), ("documents", 24)] {
+        let found = document[key].as_u64();
+        assert!(found > Some(0) && found <= Some(most), "{document}");
+    }
+    assert_eq!((&document["sessions_lost"], &document["updates_lost"]), (&0.into(), &0.into()));
     assert_eq!(document["handled"], document["requests"]);
     assert!(document["requests"].as_u64().is_some_and(|it| it > 100), "{document}");
     assert!(document["seconds"].as_f64().is_some_and(|it| it >= 1.0), "{document}");
@@ -52,7 +58,9 @@ async fn in_one_process_over_redis_every_line_is_handled_once() {
         .arg(files.ledger());
     let (code, text, said) = output(&mut command).await;
     assert_eq!(code, Some(0), "{text}{said}");
-    assert_eq!(json(&text)["handled"], 500);
+    let document = json(&text);
+    assert_eq!(document["handled"], 500);
+    assert_eq!((&document["sessions"], &document["documents"]), (&20.into(), &500.into()));
     files.check();
 }
 
@@ -87,6 +95,15 @@ async fn planted_workers_that_take_more_than_is_allowed_are_found() {
 }
 
 #[tokio::test]
+async fn planted_workers_that_count_without_compare_and_set_are_found() {
+    let (code, document) = at_one_path(&["--hasty"]).await;
+    assert_eq!(code, Some(1), "{document}");
+    assert_eq!((&document["ok"], &document["handled"]), (&false.into(), &1000.into()));
+    assert_eq!(document["sessions_lost"], 0, "{document}");
+    assert!(document["updates_lost"].as_u64() > Some(0), "{document}");
+}
+
+#[tokio::test]
 async fn two_killed_workers_lose_no_line_and_write_none_twice() {
     let server = RedisServer::start().await.unwrap();
     let files = Files::with_paths(2000, 97, 3);
@@ -104,6 +121,8 @@ async fn two_killed_workers_lose_no_line_and_write_none_twice() {
     assert_eq!(document["handled"], 2000, "{document}");
     assert!(document["reassigned"].as_u64() > Some(0), "{document}");
     assert_eq!(document["over_admitted"], 0, "{document}");
+    assert_eq!(document["sessions_lost"], 0, "{document}");
+    assert_eq!(document["updates_lost"], 0, "{document}");
     files.check();
 }
 
@@ -140,7 +159,8 @@ async fn a_worker_that_was_stopped_notices_and_goes_on() {
 
 #[tokio::test]
 async fn a_server_that_is_killed_and_restarted_does_not_end_it() {
-    let server = RedisServer::start().await.unwrap();
+    // What was kept survives, or sessions would rightly be missed.
+    let server = RedisServer::builder().with_aof("always").start().await.unwrap();
     let files = Files::new(1000, 97);
     let run = Run::start(&server, &files, &["--work", "10ms"]).await;
     files.wait_for_all_workers().await;

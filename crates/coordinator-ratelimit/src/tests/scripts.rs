@@ -199,3 +199,80 @@ async fn a_denial_never_touches_the_log() {
         assert_eq!(dump(&stage).await, before);
     }
 }
+
+#[tokio::test]
+async fn the_ranking_is_bounded_whoever_is_denied() {
+    let stage = Stage::redis().await;
+    let server = stage.server.as_ref().expect("a server");
+    let denied = |subject: &str| ask(subject, &Quota::sliding_window(0, MINUTE), 1);
+    stage.take(&denied("first")).await.expect("an answer");
+    let fill = "for n = 1, ARGV[1] do redis.call('ZADD', KEYS[1], 1000 + n, 'x' .. n) end return 1";
+    for (kind, most) in [("top", 1000), ("latest", 4000)] {
+        let key = keys(server, &format!("*}}:{kind}")).await.remove(0);
+        let filled = server.command(&["EVAL", fill, "1", &key, "5000"]).await.expect("an answer");
+        assert_eq!(filled.as_int(), Some(1), "{filled:?}");
+        stage.take(&denied(kind)).await.expect("an answer");
+        let left = server.command(&["ZCARD", &key]).await.expect("an answer");
+        assert_eq!(left.as_int(), Some(most), "{kind}");
+        // Those with the least go.
+        let newest = server.command(&["ZSCORE", &key, "x5000"]).await.expect("an answer");
+        assert_eq!(newest.as_int(), Some(6000), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_alert_is_told_once_by_the_channels_that_the_server_has() {
+    for classic in [false, true] {
+        let stage =
+            if classic { Stage::redis_with_classic_channels().await } else { Stage::redis().await };
+        let server = stage.server.as_ref().expect("a server");
+        let mut ear = stage.backend.listen(0).await.expect("heard");
+        let denied = ask("a", &Quota::sliding_window(0, MINUTE), 1);
+        stage.take(&denied).await.expect("an answer");
+        tokio::time::timeout(Duration::from_secs(10), ear.next()).await.expect("it is told");
+        let sharded = !classic && server.version() >= (7, 0, 0);
+        let told = (server.calls_of("spublish").await, server.calls_of("publish").await);
+        assert_eq!(told, if sharded { (1, 0) } else { (0, 1) }, "classic: {classic}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_left_the_window_is_not_kept() {
+    let mut stage = Stage::redis().await;
+    let entries = async |stage: &Stage, subject: &str| {
+        let server = stage.server.as_ref().expect("a server");
+        let key = keys(server, &format!("*:use:*:{subject}")).await.remove(0);
+        server.command(&["ZCARD", &key]).await.expect("an answer").as_int()
+    };
+    let quota = Quota::sliding_window(9, MINUTE);
+    // Asked so rarely that all of it has left each time.
+    let rare = ask("rare", &quota, 1);
+    for _ in 0..5 {
+        stage.take(&rare).await.expect("an answer");
+        stage.take(&rare).await.expect("an answer");
+        stage.elapse(MINUTE + Duration::from_secs(1)).await;
+        stage.take(&rare).await.expect("an answer");
+        // The head and the one that was just admitted.
+        assert_eq!(entries(&stage, "rare").await, Some(2));
+        stage.elapse(MINUTE + Duration::from_secs(1)).await;
+    }
+    // Nor does it stay behind a refund.
+    let back = ask("back", &quota, 1);
+    for _ in 0..3 {
+        stage.take(&back).await.expect("an answer");
+    }
+    stage.elapse(MINUTE / 2).await;
+    let newest = stage.take(&back).await.expect("an answer");
+    // Each of the three has a µs of its own.
+    stage.elapse(MINUTE / 2 + Duration::from_micros(3)).await;
+    assert_eq!(entries(&stage, "back").await, Some(5));
+    let back = Return {
+        place: back.place,
+        terms: back.terms,
+        amount: 1,
+        receipt: newest.receipt,
+        once: None,
+    };
+    assert_eq!(stage.backend.refund(&back).await.expect("an answer"), 1);
+    assert_eq!(entries(&stage, "back").await, Some(1));
+}

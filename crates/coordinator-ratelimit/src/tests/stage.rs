@@ -45,9 +45,20 @@ impl Stage {
 
     #[cfg(feature = "redis")]
     pub(super) async fn redis() -> Self {
+        Self::over(coordinator_harness::RedisServer::builder()).await
+    }
+
+    /// A server without sharded channels, as before 7.0.
+    #[cfg(feature = "redis")]
+    pub(super) async fn redis_with_classic_channels() -> Self {
+        Self::over(coordinator_harness::RedisServer::builder().without_sharded_channels()).await
+    }
+
+    #[cfg(feature = "redis")]
+    async fn over(server: coordinator_harness::Builder) -> Self {
         use coordinator_core::{Config, redis::Connection};
-        use coordinator_harness::{RedisServer, fresh_prefix};
-        let server = RedisServer::builder().with_clock_shim().start().await.expect("a server");
+        use coordinator_harness::fresh_prefix;
+        let server = server.with_clock_shim().start().await.expect("a server");
         server.stop_clock().await.expect("the clock stops");
         // Else the server forgets what has expired at a time of its choice, which counts where the
         // clock is set back.

@@ -3,8 +3,8 @@
 use super::session::{Grave, Move, Session, Shard, Standing};
 use crate::{
     backend::{
-        Created, Crowded, Departure, Existing, FIELDS_MAX, Found, Index, Listed, Moved, Moving,
-        New, Next, Origin, Patch, Patched, Rotated, Verified,
+        Before, Created, Crowded, Departure, Existing, FIELDS_MAX, Found, Index, Listed, Moved,
+        Moving, New, Next, Origin, Patch, Patched, Rotated, Verified,
     },
     store::Blob,
     token::{Digest, Id, Wrapped},
@@ -48,8 +48,11 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         Origin::Restored(before, Existing::GivesWayToNewer) => (3, Some(before)),
         Origin::Restored(before, Existing::GivesWay) => (4, Some(before)),
     };
-    let (created, last, version) =
-        before.map_or((now, now, 1), |before| (before.created, before.last, before.version));
+    let (created, last, version) = match before {
+        None => (now, now, 1),
+        Some(before) if before.created == Before::NOW => (now, now, before.version),
+        Some(before) => (before.created, before.last, before.version),
+    };
     let expiry = (last + new.idle_ms + new.throttle_ms).min(created + new.absolute_ms);
     let there = shard.session(&id)?;
     match shard.grave(&id)? {
@@ -62,7 +65,7 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         if mode < 2 && old.digest == new.digest.0 {
             return Ok(Created::Made { written: old.written(now), evicted: 0 });
         }
-        let newer = mode == 4 || mode == 3 && version > old.version;
+        let newer = mode == 4 || mode == 3 && (version, last) > (old.version, old.last);
         if !newer || old.moving.is_some() {
             return Ok(Created::Exists);
         }
@@ -83,6 +86,10 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
     if now >= expiry {
         return Ok(Created::Late);
     }
+    // What was known elsewhere may be of a clock that is ahead: who is revoked from now on is.
+    let most =
+        |epoch: i64, known: i64| if mode < 2 { known } else { known.min(epoch.max(now - 1)) };
+    let (of_user, of_company) = (most(user.number, of_user), most(company.number, of_company));
     let mut leaving = Vec::new();
     if let Some(cap) = new.cap.filter(|_| named(&new.names.user)) {
         let (crowd, live) = shard.crowd(&new.names.user, &id, cap)?;

@@ -30,13 +30,13 @@ end
 
 -- Whether the one text is before the other, byte for byte: `<` asks the server's locale.
 local function before(one, other)
-  for at = 1, math.min(#one, #other) do
-    local a, b = string.byte(one, at), string.byte(other, at)
+  for at = 1, #other do
+    local a, b = string.byte(one, at) or -1, string.byte(other, at)
     if a ~= b then
       return a < b
     end
   end
-  return #one < #other
+  return false
 end
 
 -- Counts as activity, which is written down once per throttle at most; whether it was.
@@ -67,4 +67,10 @@ local function told(base, id, s, now, answer)
   end
   answer[at] = count
   return answer
+end
+
+-- The version that a session had when it moved away, by its grave: a later one may come back.
+local function left(grave)
+  local moved = string.sub(grave, 1, 1) == 'm'
+  return moved and select(3, struct.unpack('<I4dd', string.sub(grave, 2))) or math.huge
 end

@@ -10,21 +10,14 @@
 -- ARGV[11] ARGV[12] how many sessions its user may have, 0 for any number; what else: see cap.lua
 -- ARGV[13] 0 it is new; 1 it moves here; 2, 3, 4 it is restored: if it is not there, if it is
 --          newer, whatever is there
--- ARGV[14] ARGV[15] ARGV[16] ARGV[17] ARGV[18] of one that was before: created, last activity,
---          version, epochs of user and company (-1: as they are)
+-- ARGV[14] ARGV[15] ARGV[16] ARGV[17] ARGV[18] of one that was before: created (-1: it begins
+--          now), last activity, version, epochs of user and company (-1: as they are)
 -- ARGV[19] whether it is announced
 -- ARGV[20..] its fields and their values
 -- Answer: {1, version, expiry in ms, now in ms, how many had to go}; {2} it was there; {3} it is
 --         in its grave; {4} all of its user or company were revoked since; {5, live} its user has
 --         as many; {6} its time is over
 -- Safe to run twice: the second finds it there with its digest, and answers the same.
-
--- The version that a session had when it moved away, by its grave: a later one may come back.
-local function left(grave)
-  local moved = string.sub(grave, 1, 1) == 'm'
-  return moved and select(3, struct.unpack('<I4dd', string.sub(grave, 2))) or math.huge
-end
-
 local base, id = string.sub(KEYS[1], 1, -#ARGV[1] - 3), ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -34,6 +27,9 @@ local s = {created = now, last = now, version = 1, user = ARGV[3], company = ARG
   schema = tonumber(ARGV[10]), token = string.rep('\0', 8)}
 if carried then
   s.created, s.last, s.version = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+  if s.created < 0 then
+    s.created, s.last = now, now
+  end
 end
 s.expiry = math.min(s.last + s.idle + throttle, s.created + s.absolute)
 local there, old = redis.call('HMGET', KEYS[1], 'k', 'm', 'a', 'v'), nil
@@ -44,7 +40,8 @@ elseif there[1] and there[2] and there[3] then
   old = session(KEYS[1], there[3], there[2])
   if mode < 2 and there[1] == ARGV[2] then
     return {1, old.version, old.expiry, now, 0}
-  elseif mode < 3 or mode == 3 and s.version <= old.version or there[4] then
+  elseif mode < 3 or there[4] or mode == 3 and (s.version < old.version
+      or s.version == old.version and s.last <= old.last) then
     return {2}
   elseif revoked(base, old) then
     return {3}
@@ -57,6 +54,10 @@ if s.user ~= '' and s.of_user < of_user or s.company ~= '' and s.of_company < of
   return {4}
 elseif now >= s.expiry then
   return {6}
+elseif mode > 1 then
+  -- What was known elsewhere may be of a clock that is ahead: who is revoked from now on is.
+  s.of_user = math.min(s.of_user, math.max(of_user, now - 1))
+  s.of_company = math.min(s.of_company, math.max(of_company, now - 1))
 end
 local cap, leaving, live = tonumber(ARGV[11]), {}, 0
 if cap > 0 and s.user ~= '' then
@@ -66,14 +67,12 @@ if cap > 0 and s.user ~= '' then
   end
 end
 sound(base, s)
-if old then
-  sound(base, old)
-end
 local fields = {'a', anchored(s), 'm', moved(s), 'k', ARGV[2]}
 for i = 20, #ARGV, 2 do
   fields[#fields + 1], fields[#fields + 2] = 'd:' .. ARGV[i], ARGV[i + 1]
 end
 if old then
+  sound(base, old)
   unindex(base, id, old)
 end
 if grave or redis.call('EXISTS', KEYS[1]) == 1 then

@@ -13,7 +13,7 @@ use crate::{
 use coordinator_core::{Error, ErrorKind, Result};
 use rand::RngExt as _;
 use serde::Serialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
 /// How often an update is tried while others change the session.
 const ATTEMPTS: u32 = 100;
@@ -75,6 +75,12 @@ pub enum Updated {
         /// Which version it had at last.
         version: u64,
     },
+    /// Its data is of a version that this program does not know yet, and was left alone; told by
+    /// [`TypedSessions::update`](crate::TypedSessions::update) alone.
+    Newer {
+        /// The version of its data.
+        schema: u32,
+    },
 }
 
 impl Sessions {
@@ -135,17 +141,18 @@ impl Sessions {
     pub async fn update(
         &self,
         token: &Token,
-        update: impl FnMut(&mut Data) -> Result<()>,
+        mut update: impl FnMut(&mut Data) -> Result<()>,
     ) -> Result<Lookup<Updated>> {
-        self.update_with_schema(token, update, |_| Ok(None)).await
+        let change = |_, data: &mut Data| update(data).map(|()| ControlFlow::Continue(None));
+        self.update_with_schema(token, change).await
     }
 
-    /// The same, with a version of the data to write along, by the version that it has.
-    pub(crate) async fn update_with_schema(
+    /// The same by the version of the data: `update` says which one to write along, or what comes
+    /// of it instead of a change.
+    pub(super) async fn update_with_schema(
         &self,
         token: &Token,
-        mut update: impl FnMut(&mut Data) -> Result<()>,
-        schema: impl Fn(u32) -> Result<Option<u32>>,
+        mut update: impl FnMut(u32, &mut Data) -> Result<ControlFlow<Updated, Option<u32>>>,
     ) -> Result<Lookup<Updated>> {
         let turn = token.place().id.bytes()[0] % 64;
         let _turn = self.inner.turns[usize::from(turn)].lock().await;
@@ -154,15 +161,17 @@ impl Sessions {
             let found = self.peek(token).await?;
             let Lookup::Live(session) = found else { return Ok(found.gone()) };
             let mut data = session.data().clone();
-            let schema = schema(session.schema())?.filter(|schema| *schema != session.schema());
-            update(&mut data)?;
+            let schema = match update(session.schema(), &mut data)? {
+                ControlFlow::Continue(schema) => schema,
+                ControlFlow::Break(outcome) => return Ok(Lookup::Live(outcome)),
+            };
             let (set, removed) = data.changes()?;
             if set.is_empty() && removed.is_empty() {
                 return Ok(Lookup::Live(Updated::Unchanged));
             }
             let mut change = self.change(set, removed)?;
             change.version = Some(session.version());
-            change.schema = schema;
+            change.schema = schema.filter(|schema| *schema != session.schema());
             let written = self.write(token, &change).await?;
             let Lookup::Live(Updated::Conflict { version: other }) = written else {
                 return Ok(written);

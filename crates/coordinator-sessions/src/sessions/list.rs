@@ -46,7 +46,7 @@ impl Filter {
     }
 
     /// The index, and the shards that it is in.
-    fn plan(&self) -> Result<(Index, Vec<u16>)> {
+    pub(super) fn plan(&self) -> Result<(Index, Vec<u16>)> {
         let everywhere = || (0..SHARDS).collect();
         Ok(match &self.0 {
             Which::All => (Index::All, everywhere()),

@@ -55,13 +55,22 @@ impl Sessions {
     /// Takes the steps of a move that are left, whoever began it; whether it moves.
     async fn carry_on(&self, place: Place) -> Result<bool> {
         match self.inner.backend.depart(place, None, None).await? {
-            Found::Live(moving) => self.arrive(place, moving).await.map(|()| true),
+            Found::Live(moving) => self.arrive(place, moving).await.map(|_| true),
             _ => Ok(false),
         }
     }
 
-    /// The second and the third step.
-    pub(super) async fn arrive(&self, from: Place, moving: Moving) -> Result<()> {
+    /// How many sessions a user may have when one comes that cannot be refused any more: it can
+    /// only make room.
+    pub(super) fn room(&self) -> Option<Cap> {
+        self.options.cap.map(|cap| match cap.policy {
+            Crowded::Refuse => Cap { policy: Crowded::Oldest, ..cap },
+            _ => cap,
+        })
+    }
+
+    /// The second and the third step; whether it arrived, rather than being revoked on its way.
+    pub(super) async fn arrive(&self, from: Place, moving: Moving) -> Result<bool> {
         let Moving { shard, of_user, names, checksum, digest, record, .. } = moving;
         if names.checksum() != checksum {
             let why = "the names of a session that moves are not what was written";
@@ -76,11 +85,8 @@ impl Sessions {
             throttle_ms: self.options.throttle_ms(),
             schema: record.schema,
             fields: record.fields,
-            // Its token may have been given out: from here it can only make room.
-            cap: self.options.cap.map(|cap| match cap.policy {
-                Crowded::Refuse => Cap { policy: Crowded::Oldest, ..cap },
-                _ => cap,
-            }),
+            // Its token may have been given out.
+            cap: self.room(),
             origin: Origin::Arrives(Before {
                 created: record.created,
                 last: record.now,
@@ -97,13 +103,13 @@ impl Sessions {
             }
             backend::Created::Stale | backend::Created::Late => {
                 self.inner.backend.settle(from).await?;
-                return Ok(());
+                return Ok(false);
             }
             backend::Created::Full { .. } => {
                 return Err(Error::new(ErrorKind::Unavailable, "sessions.arrive"));
             }
         }
         self.inner.backend.settle(from).await?;
-        Ok(())
+        Ok(true)
     }
 }

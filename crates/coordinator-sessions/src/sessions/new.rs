@@ -93,7 +93,7 @@ impl NewSession {
         Self { user: Some(user.to_owned()), ..Self::default() }
     }
 
-    /// A session of nobody yet: [`Sessions::rotate`](crate::Sessions::rotate) makes it a user's.
+    /// A session of nobody yet: [`Sessions::login`](crate::Sessions::login) takes it over.
     pub fn anonymous() -> Self {
         Self::default()
     }
@@ -124,6 +124,46 @@ impl NewSession {
     /// [`Misuse`](ErrorKind::Misuse) if the value cannot be serialized or is too long.
     pub fn set<T: Serialize + ?Sized>(mut self, field: &str, value: &T) -> Result<Self> {
         self.values.insert(field.to_owned(), super::data::encode(value)?);
+        Ok(self)
+    }
+
+    /// Takes over what another session keeps, if that is nobody's or the same user's; what is set
+    /// here goes before it. So a login can begin a new session, which no token from before it leads
+    /// to, and lose nothing.
+    ///
+    /// ```
+    /// # use coordinator_sessions::{NewSession, Sessions};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let sessions = Sessions::embedded();
+    /// let guest = NewSession::anonymous().set("cart", &["pear"])?;
+    /// let guest = sessions.create(guest).await?.session()?;
+    /// let ann = NewSession::user("ann").carry_over(&guest)?;
+    /// let ann = sessions.create(ann).await?.session()?;
+    /// assert_eq!(ann.get::<Vec<String>>("cart")?, Some(vec!["pear".to_owned()]));
+    ///
+    /// let bob = sessions.create(NewSession::user("bob").carry_over(&ann)?).await?.session()?;
+    /// assert_eq!(bob.get::<Vec<String>>("cart")?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) if what is stored is not what was written,
+    /// [`Misuse`](ErrorKind::Misuse) without the keys that it was encrypted with.
+    pub fn carry_over(mut self, before: &Session) -> Result<Self> {
+        let (user, company) = (self.user.as_deref(), self.company.as_deref());
+        if before.user().is_some() && (before.user(), before.company()) != (user, company) {
+            return Ok(self);
+        }
+        for field in before.data().fields() {
+            if !self.values.contains_key(field)
+                && let Some(value) = before.data().bytes(field)?
+            {
+                self.values.insert(field.to_owned(), value);
+            }
+        }
+        self.schema = self.schema.max(before.schema());
         Ok(self)
     }
 

@@ -40,7 +40,7 @@ impl Default for Options {
 
 impl Options {
     pub(super) fn throttle_ms(&self) -> i64 {
-        let most = (self.idle / 10).min(Duration::from_secs(60));
+        let most = (self.idle / 10).min(Duration::from_mins(1));
         in_ms(self.throttle.unwrap_or(most))
     }
 }

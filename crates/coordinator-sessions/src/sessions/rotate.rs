@@ -1,4 +1,4 @@
-//! Rotation: another token for the same session, at a login and wherever rights change.
+//! Rotation: another token for the same session, and other names for it.
 
 use super::{Lookup, Session, Sessions, in_ms, new::encoded};
 use crate::{
@@ -13,13 +13,22 @@ use coordinator_core::{Error, ErrorKind, Result, key::Name};
 /// use coordinator_sessions::Rotation;
 ///
 /// let refreshed = Rotation::new(); // the token alone
-/// let login = Rotation::new().user("ann").company("acme");
+/// let transferred = Rotation::new().user("ann").company("acme");
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Rotation {
-    user: Option<Option<String>>,
-    company: Option<Option<String>>,
-    crew: Option<Option<String>>,
+    user: Becomes,
+    company: Becomes,
+    crew: Becomes,
+}
+
+/// What becomes of a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Becomes {
+    #[default]
+    Stays,
+    Goes,
+    Is(String),
 }
 
 impl Rotation {
@@ -28,38 +37,39 @@ impl Rotation {
         Self::default()
     }
 
-    /// Makes it this user's, as a login does.
+    /// Makes it this user's. For a login there is [`Sessions::login`](crate::Sessions::login).
     pub fn user(mut self, user: &str) -> Self {
-        self.user = Some(Some(user.to_owned()));
+        self.user = Becomes::Is(user.to_owned());
         self
     }
 
     /// Another company.
     pub fn company(mut self, company: &str) -> Self {
-        self.company = Some(Some(company.to_owned()));
+        self.company = Becomes::Is(company.to_owned());
         self
     }
 
     /// Another crew.
     pub fn crew(mut self, crew: &str) -> Self {
-        self.crew = Some(Some(crew.to_owned()));
+        self.crew = Becomes::Is(crew.to_owned());
         self
     }
 
     /// Makes it nobody's: user, company and crew are taken from it.
     pub fn anonymous(mut self) -> Self {
-        (self.user, self.company, self.crew) = (Some(None), Some(None), Some(None));
+        (self.user, self.company, self.crew) = (Becomes::Goes, Becomes::Goes, Becomes::Goes);
         self
     }
 
     fn is_plain(&self) -> bool {
-        self.user.is_none() && self.company.is_none() && self.crew.is_none()
+        [&self.user, &self.company, &self.crew].into_iter().all(|name| *name == Becomes::Stays)
     }
 
     fn names(&self, before: &Session) -> Result<Names> {
-        let of = |new: &Option<Option<String>>, before: Option<&str>| match new {
-            Some(new) => encoded(new.as_deref()),
-            None => encoded(before),
+        let of = |new: &Becomes, before: Option<&str>| match new {
+            Becomes::Stays => encoded(before),
+            Becomes::Goes => encoded(None),
+            Becomes::Is(name) => encoded(Some(name)),
         };
         Ok(Names {
             user: of(&self.user, before.user())?,
@@ -105,6 +115,9 @@ impl Sessions {
     /// Gives a session another token, and other names if it is asked to; the session stays what it
     /// is, with its data, its reference and its absolute timeout.
     ///
+    /// Whoever has the old token is told the new one, for the grace: so a rotation shortens the
+    /// life of a token, and is no login. There [`login`](Self::login) leaves the old one outside.
+    ///
     /// Parallel rotations with one token come to one new token. The old one finds the session for
     /// the [grace](Self::with_rotation_grace), and is told the new one; after it, whoever still
     /// comes with it ends the session. Where the user changes, the session may move to another
@@ -128,12 +141,15 @@ impl Sessions {
             if !rotation.is_plain() {
                 let found = self.peek(token).await?;
                 let Lookup::Live(before) = found else { return Ok(found.gone()) };
+                let wanted = rotation.names(&before)?;
                 if let Some(replaced) = before.token() {
-                    // Somebody else was first: theirs is the one to use.
-                    return Ok(Lookup::Live(Rotated::Done(replaced.clone())));
+                    // Somebody else was first: theirs is the one to use, or to go on with.
+                    if wanted == Rotation::new().names(&before)? {
+                        return Ok(Lookup::Live(Rotated::Done(replaced.clone())));
+                    }
+                    at = replaced.clone();
                 }
-                at = token.clone();
-                names = Some(rotation.names(&before)?);
+                names = Some(wanted);
             }
             let shard = match &names {
                 Some(names) if !names.user.is_empty() => Name::decode(&names.user)?.shard(SHARDS),

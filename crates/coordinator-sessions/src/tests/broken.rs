@@ -7,7 +7,7 @@ use crate::{
         Swept, Verified, Whole, Written,
     },
     embedded::Embedded,
-    token::{Digest, Wrapped},
+    token::Digest,
 };
 use coordinator_core::{BoxFuture, Result, clock::Clock};
 use std::{sync::Arc, time::Duration};
@@ -176,7 +176,7 @@ impl Backend for Broken {
         place: Place,
         digest: Option<&'a Digest>,
         throttle_ms: Option<i64>,
-    ) -> BoxFuture<'a, Result<Found<(Record, Option<Wrapped>)>>> {
+    ) -> BoxFuture<'a, Result<Found<crate::backend::Known>>> {
         Box::pin(async move {
             let digest = digest.filter(|_| !self.is(Fault::ComparesNoDigest));
             if let (Fault::ForgivesReplays, Some(digest)) = (self.fault, digest)

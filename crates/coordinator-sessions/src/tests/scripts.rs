@@ -416,3 +416,12 @@ async fn what_is_left_of_a_damaged_session_does_not_pass_on() {
         patched(&*backend, at, 1, &patch).await;
     }
 }
+
+#[tokio::test]
+async fn without_channels_of_a_shard_events_are_heard_as_well() {
+    let stage = Stage::redis_of(RedisServer::builder().without_sharded_channels()).await;
+    let mut alerts = stage.backend.listen(0).await.expect("listening");
+    made(&*stage.backend, place(0, 1), 1, ann()).await;
+    let heard = tokio::time::timeout(Duration::from_secs(10), alerts.next()).await;
+    heard.expect("an event was announced");
+}

@@ -56,9 +56,14 @@ impl Stage {
 
     #[cfg(feature = "redis")]
     pub(super) async fn redis() -> Self {
+        Self::redis_of(coordinator_harness::RedisServer::builder()).await
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) async fn redis_of(server: coordinator_harness::Builder) -> Self {
         use coordinator_core::{Config, redis::Connection};
-        use coordinator_harness::{RedisServer, fresh_prefix};
-        let server = RedisServer::builder().with_clock_shim().start().await.expect("a server");
+        use coordinator_harness::fresh_prefix;
+        let server = server.with_clock_shim().start().await.expect("a server");
         server.stop_clock().await.expect("the clock stops");
         // Else the server forgets what has expired at a time of its choice, which counts where the
         // clock is set back.
@@ -76,6 +81,8 @@ impl Stage {
             .expect("a URL")
             .with_prefix(&fresh_prefix())
             .expect("a prefix")
+            // How busy this machine is, is not what is tested.
+            .with_command_timeout(Duration::from_secs(30))
             .with_clock(Arc::new(clock.clone()));
         let connection = Connection::connect(config).await.expect("a connection");
         let backend = Arc::new(crate::redis::Redis::new(&connection));

@@ -73,10 +73,10 @@ fn step(random: &mut StdRng, now: i64, number: usize) -> Step {
     match random.random_range(0..100) {
         0..16 => {
             let before = Before {
-                created: now / 1000 - 70_000,
+                created: some(random, &[Before::NOW, now / 1000 - 70_000, now / 1000 - 70_000]),
                 last: now / 1000 - ago(random),
                 version: random.random_range(1..8),
-                of_user: some(random, &[None, Some(0), Some(now / 1000)]),
+                of_user: some(random, &[None, Some(0), Some(now / 1000), Some(now)]),
                 of_company: some(random, &[None, Some(0), Some(now / 1000)]),
             };
             let existing =

@@ -4,32 +4,22 @@ use super::{
     body::LimitBody,
     fields::{self, Told},
 };
+use crate::problem::{BROKEN, BUSY, PROBLEM_JSON, Problem};
 use coordinator::ratelimit::Source;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
-use serde::Serialize;
 use std::time::Duration;
 
 /// When to come back where nobody can say when it will be better.
 const SOON: Duration = Duration::from_secs(1);
-
-#[derive(Serialize)]
-struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'static str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
-    #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
-    violated: &'a [&'a str],
-}
+const EXCEEDED: (&str, &str) = (
+    "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    "Request cannot be satisfied as assigned quota has been exceeded",
+);
 
 fn respond<B>(problem: &Problem<'_>, status: StatusCode) -> Response<LimitBody<B>> {
-    let text = serde_json::to_vec(problem).expect("texts and a number are JSON");
-    let mut response = Response::new(LimitBody::own(text));
+    let mut response = Response::new(LimitBody::own(problem.json()));
     *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     response
 }
 
@@ -49,13 +39,8 @@ pub(super) fn refused<B>(told: &[Told], never_fits: StatusCode) -> Response<Limi
         let retry = denied.iter().try_fold(Duration::ZERO, latest);
         let status = if retry.is_some() { StatusCode::TOO_MANY_REQUESTS } else { never_fits };
         let above = "The cost of the request is above the limit: waiting does not help.";
-        let problem = Problem {
-            kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            title: "Request cannot be satisfied as assigned quota has been exceeded",
-            status: status.as_u16(),
-            detail: retry.is_none().then_some(above),
-            violated: &violated,
-        };
+        let detail = retry.is_none().then_some(above);
+        let problem = Problem { detail, violated: &violated, ..Problem::new(EXCEEDED, status) };
         response = respond(&problem, status);
         if let Some(retry) = retry {
             fields::retry_after(response.headers_mut(), retry.max(SOON));
@@ -73,14 +58,7 @@ pub(super) fn unknown<B>() -> Response<LimitBody<B>> {
 
 fn unavailable<B>(retry: Duration) -> Response<LimitBody<B>> {
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let problem = Problem {
-        kind: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-        title: "Request cannot be satisfied due to temporary server capacity constraints",
-        status: status.as_u16(),
-        detail: None,
-        violated: &[],
-    };
-    let mut response = respond(&problem, status);
+    let mut response = respond(&Problem::new(BUSY, status), status);
     fields::retry_after(response.headers_mut(), retry);
     response
 }
@@ -88,7 +66,5 @@ fn unavailable<B>(retry: Duration) -> Response<LimitBody<B>> {
 /// The answer of a server whose limits are built wrongly.
 pub(super) fn broken<B>() -> Response<LimitBody<B>> {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let title = "Internal Server Error";
-    let kind = "about:blank";
-    respond(&Problem { kind, title, status: status.as_u16(), detail: None, violated: &[] }, status)
+    respond(&Problem::new(BROKEN, status), status)
 }

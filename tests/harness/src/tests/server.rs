@@ -103,6 +103,33 @@ fn a_server_outlives_the_thread_that_started_it() {
     assert!(!gone(server.pid().unwrap()));
 }
 
+#[tokio::test]
+async fn the_journal_tells_what_scripts_wrote_in_order() {
+    let server = RedisServer::builder().with_aof("no").start().await.unwrap();
+    let script = "redis.call('SET', KEYS[1], ARGV[1]) redis.call('GET', KEYS[1]) \
+        redis.call('ZADD', KEYS[2], 1732219200123456, ARGV[1])";
+    let binary = b"\r\n*1\r\n\xff";
+    let eval: [&[u8]; 6] = [b"EVAL", script.as_bytes(), b"2", b"{a}1", b"{a}2", binary];
+    server.command(&eval).await.unwrap().ok().unwrap();
+    server.command(&["DEL", "{a}1"]).await.unwrap();
+    let journal = server.journal().unwrap();
+    let words = |command: &Resp| -> Vec<Vec<u8>> {
+        let words = command.as_array().unwrap().iter();
+        let bytes = |word: &Resp| match word {
+            Resp::Bulk(Some(bytes)) => bytes.clone(),
+            other => panic!("{other:?}"),
+        };
+        words.map(bytes).collect()
+    };
+    let written: Vec<_> = journal.iter().map(words).collect();
+    let find = |wanted: &[&[u8]]| written.iter().position(|words| words == wanted);
+    let set = find(&[b"SET", b"{a}1", binary]).unwrap();
+    let added = find(&[b"ZADD", b"{a}2", b"1732219200123456", binary]).unwrap();
+    assert!(set < added && added < find(&[b"DEL", b"{a}1"]).unwrap(), "{journal:?}");
+    assert!(!written.iter().any(|words| words[0] == b"GET"));
+    assert!(RedisServer::start().await.unwrap().journal().is_err(), "none is kept");
+}
+
 /// Not a test by itself: [`a_killed_parent_leaves_no_server`] runs and kills it.
 #[tokio::test]
 async fn parent_to_be_killed() {

@@ -31,7 +31,7 @@ fn write(parent: &Parent, worker: u32, number: u64) -> Answer {
         value: number,
         stamp: Stamp { fence: number, owner: "a".to_owned() },
     };
-    parent.note(worker, Ask::Write(write))
+    parent.note(worker, Ask::Write { write, path: "/".to_owned(), cookie: None })
 }
 
 #[tokio::test]

@@ -2,8 +2,11 @@
 
 use super::stage::Stage;
 use crate::{
-    Documents, Put, Updated,
-    documents::backend::{Condition, Token, Write},
+    Documents, Put,
+    documents::{
+        Updated,
+        backend::{Condition, Token, Write},
+    },
 };
 use coordinator_core::{
     ErrorKind,
@@ -34,7 +37,7 @@ async fn plant(stage: &Stage, data: &[u8]) {
 }
 
 /// What memory answers, which it does at once.
-fn at_once(request: crate::PutRequest<'_>) -> Put {
+fn at_once(request: crate::documents::PutRequest<'_>) -> Put {
     let answer = request.into_future().now_or_never().expect("memory answers at once");
     answer.expect("an answer")
 }
