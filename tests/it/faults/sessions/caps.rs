@@ -84,7 +84,7 @@ async fn storm(policy: CapPolicy, moves: bool) {
     let logins = background(async move {
         let all = (0..LOGINS).map(|number| {
             let sessions = clients[number % clients.len()].clone();
-            let pause = Duration::from_micros((number * 7919 % 50_000) as u64);
+            let pause = Duration::from_micros((number * 7919 % 150_000) as u64);
             background(login(sessions, moves && number % 2 == 0, pause))
         });
         let made = join_all(all.collect::<Vec<_>>()).await;
@@ -100,7 +100,7 @@ async fn storm(policy: CapPolicy, moves: bool) {
     let made = logins.await.expect("no panic");
     figures(&format!("{policy:?}, moves {moves}: {seen:?}, {} let in", made.len()));
     assert!(seen.most <= i64::from(MOST), "{policy:?}: {seen:?}");
-    assert!(seen.most > 1 && seen.looks > 20, "INVALID: {seen:?}");
+    assert!(seen.most > 1 && seen.looks > 10, "INVALID: {seen:?}");
     assert_eq!(truth.count(&Filter::user("ann")).await.expect("a count"), u64::from(MOST));
     let mut alive = 0;
     for token in &made {

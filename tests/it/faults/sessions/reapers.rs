@@ -56,7 +56,7 @@ async fn mortal(sessions: &Sessions, number: usize) -> Mortal {
 async fn save(sessions: &Sessions, mortals: &[Mortal]) -> HashSet<Reference> {
     let saved = mortals.iter().filter(|one| one.is_saved).map(|one| async move {
         let now = Duration::from_micros(super::wall_us());
-        tokio::time::sleep(one.expiry.saturating_sub(now + SECOND / 50)).await;
+        tokio::time::sleep(one.expiry.saturating_sub(now + SECOND / 10)).await;
         match sessions.extend(&one.token, Some(HOUR), None).await.expect("an answer") {
             Lookup::Live(_) => Some(one.reference.clone()),
             Lookup::Expired => None,
@@ -161,7 +161,7 @@ async fn each_session_that_expires_is_told_of_once_by_eight_reapers() {
         assert_eq!(alive, is_saved);
     }
     assert_eq!(told.len(), doomed, "others were told of");
-    assert!(killed >= 3 && saved.len() > of / 20, "INVALID: {killed} killed, {saved:?}");
+    assert!(killed >= 2 && saved.len() > of / 50, "INVALID: {killed} killed, {saved:?}");
     // A busy machine may be late by itself; the long run prints what it is alone.
     assert!(most < (PERIOD + SECOND * 3).as_millis(), "p99 {most} ms");
 }

@@ -119,7 +119,7 @@ pub(super) async fn serve(mut given: Given, naive: bool) {
 /// Has all writers write, and kills their links a few times.
 async fn play(role: &str, what: &str, stage: (&RedisServer, &str), updates: u64) -> Told {
     let (server, prefix) = stage;
-    let kills = if role == "writer" { 4 } else { 0 };
+    let kills = if role == "writer" { 12 } else { 0 };
     let mut processes = Process::several(PROCESSES, role, &server.url(), prefix).await;
     let asked = processes.iter_mut().enumerate().map(|(number, process)| {
         let order = format!("{what} {number} {} {updates}", WRITERS / PROCESSES);
@@ -129,7 +129,7 @@ async fn play(role: &str, what: &str, stage: (&RedisServer, &str), updates: u64)
         for _ in 0..kills {
             let before = server.calls_of("evalsha").await;
             eventually(SECOND * 20, "they write", async || {
-                server.calls_of("evalsha").await > before + 200
+                server.calls_of("evalsha").await > before + 120
             })
             .await;
             let killed = server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
