@@ -5,7 +5,8 @@
 -- ARGV[2] behind which expiry in ms
 -- ARGV[3] behind which id
 -- ARGV[4] how many to look at
--- Answer: {now in ms, whether there are more, expiry and id of the last looked at, {…}, …}: each its id and what `told` tells
+-- Answer: {now in ms, whether there are more, expiry and id of the last looked at, {…}, …}: each
+--         its id and what `told` tells
 -- Safe to run twice: it changes nothing.
 local base = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
 local time = redis.call('TIME')
