@@ -81,7 +81,7 @@ impl Namespace {
     /// [`update`](Self::update).
     ///
     /// ```
-    /// # use coordinator_sessions::{Documents, Updated};
+    /// # use coordinator_sessions::{Documents, documents::Updated};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let seats = Documents::embedded().namespace("seats")?;
