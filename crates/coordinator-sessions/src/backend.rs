@@ -453,8 +453,8 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         departure: Option<&'a Departure>,
     ) -> BoxFuture<'a, Result<Found<Moving>>>;
 
-    /// Ends a move; whether there was one.
-    fn settle(&self, place: Place) -> BoxFuture<'_, Result<bool>>;
+    /// Ends the move to the secret of this digest; whether there was one.
+    fn settle<'a>(&'a self, place: Place, to: &'a Digest) -> BoxFuture<'a, Result<bool>>;
 
     /// Ends a session for good.
     fn invalidate<'a>(

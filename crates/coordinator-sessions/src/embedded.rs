@@ -131,11 +131,15 @@ impl Backend for Embedded {
         )
     }
 
-    fn settle(&self, place: Place) -> BoxFuture<'_, Result<bool>> {
+    fn settle<'a>(&'a self, place: Place, to: &'a Digest) -> BoxFuture<'a, Result<bool>> {
+        let named = *to;
         Box::pin(self.on(place.shard, move |shard| {
             let id = place.id;
             let Some(session) = shard.session(&id)? else { return Ok(false) };
             let Some(to) = session.moving.clone() else { return Ok(false) };
+            if to.digest != named.0 {
+                return Ok(false);
+            }
             let until = shard.now() + to.grace;
             let Session { digest, version, .. } = session;
             let grave = Grave::Moved { shard: to.shard, until, digest, version };

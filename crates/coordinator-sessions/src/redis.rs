@@ -411,10 +411,10 @@ impl Backend for Redis {
         })
     }
 
-    fn settle(&self, place: Place) -> BoxFuture<'_, Result<bool>> {
+    fn settle<'a>(&'a self, place: Place, to: &'a Digest) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let keys = self.keys(place);
-            let args = vec![Arg::from(place.id.encode())];
+            let args = vec![Arg::from(place.id.encode()), digest_or_none(Some(to))];
             Ok(self.fields(&SETTLE, keys, args).await?.unsigned()? == 1)
         })
     }

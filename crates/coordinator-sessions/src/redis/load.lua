@@ -15,9 +15,17 @@ if code ~= 1 then
 end
 local wrapped = s.grace == 1 and redis.call('GET', base .. 'w:' .. id) or ''
 local throttle = tonumber(ARGV[3])
+local last, expiry = s.last, s.expiry
 if throttle >= 0 and touch(base, s, now, throttle) then
-  redis.call('HSET', KEYS[1], 'm', moved(s))
-  index(base, id, s, now)
+  local written = redis.pcall('HSET', KEYS[1], 'm', moved(s))
+  if type(written) == 'number' then
+    index(base, id, s, now)
+  elseif string.find(written.err, 'OOM', 1, true) then
+    -- Nobody is logged out for want of memory: what was read is told, as it stands.
+    s.last, s.expiry = last, expiry
+  else
+    return written
+  end
 end
 local answer = told(base, id, s, now, {1})
 answer[#answer + 1] = wrapped

@@ -21,6 +21,7 @@ impl Sessions {
         token: &Token,
         step: impl Fn(Place, Digest) -> BoxFuture<'a, Result<Found<T>>>,
     ) -> Result<(Lookup<T>, Token)> {
+        self.reap_in_background();
         let mut at = token.clone();
         for _ in 0..HOPS {
             let moved = match step(at.place(), at.digest()).await? {
@@ -102,14 +103,14 @@ impl Sessions {
             backend::Created::Made { .. } | backend::Created::Exists | backend::Created::Buried => {
             }
             backend::Created::Stale | backend::Created::Late => {
-                self.inner.backend.settle(from).await?;
+                self.inner.backend.settle(from, &digest).await?;
                 return Ok(false);
             }
             backend::Created::Full { .. } => {
                 return Err(Error::new(ErrorKind::Unavailable, "sessions.arrive"));
             }
         }
-        self.inner.backend.settle(from).await?;
+        self.inner.backend.settle(from, &digest).await?;
         Ok(true)
     }
 }

@@ -32,7 +32,8 @@ impl Sessions {
     /// Begins to do so in the background, once, until the last clone is dropped.
     pub(super) fn reap_in_background(&self) {
         let Some(period) = self.options.reaps_every else { return };
-        if !self.inner.reaping.swap(true, Ordering::Relaxed) {
+        let reaping = &self.inner.reaping;
+        if !reaping.load(Ordering::Relaxed) && !reaping.swap(true, Ordering::Relaxed) {
             tasks::spawn(reap_for_ever(Arc::downgrade(&self.inner), period));
         }
     }

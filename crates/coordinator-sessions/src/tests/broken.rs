@@ -48,6 +48,7 @@ faults! {
     EvictsForWhatIsThere
     SettlesBeforeArrival
     SettlesNothing
+    SettlesAnyMove
     DecidesAgain
     TakesInWhatIsLate
     SweepsAll
@@ -274,7 +275,7 @@ impl Backend for Broken {
             let mut found = self.good.depart(place, digest, changed.as_ref()).await?;
             if let Found::Live(moving) = &mut found {
                 if self.is(Fault::SettlesBeforeArrival) {
-                    self.good.settle(place).await?;
+                    self.good.settle(place, &moving.digest).await?;
                 }
                 if let (Fault::DecidesAgain, Some(departure)) = (self.fault, departure) {
                     (moving.shard, moving.digest) = (departure.shard, departure.next.digest);
@@ -284,12 +285,17 @@ impl Backend for Broken {
         })
     }
 
-    fn settle(&self, place: Place) -> BoxFuture<'_, Result<bool>> {
+    fn settle<'a>(&'a self, place: Place, to: &'a Digest) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             if self.is(Fault::SettlesNothing) {
                 return Ok(matches!(self.good.depart(place, None, None).await?, Found::Live(_)));
             }
-            self.good.settle(place).await
+            if self.is(Fault::SettlesAnyMove)
+                && let Found::Live(moving) = self.good.depart(place, None, None).await?
+            {
+                return self.good.settle(place, &moving.digest).await;
+            }
+            self.good.settle(place, to).await
         })
     }
 

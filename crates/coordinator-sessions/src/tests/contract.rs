@@ -163,8 +163,8 @@ impl Stage {
         ok(self.backend.depart(at, secret.map(digest).as_ref(), departure).await)
     }
 
-    async fn settle(&self, at: Place) -> Result<bool, String> {
-        ok(self.backend.settle(at).await)
+    async fn settle(&self, at: Place, to: u8) -> Result<bool, String> {
+        ok(self.backend.settle(at, &digest(to)).await)
     }
 
     async fn end(&self, at: Place, reason: &str) -> Result<Found<()>, String> {

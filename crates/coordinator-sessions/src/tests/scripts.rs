@@ -104,7 +104,7 @@ async fn busy(stage: &mut Stage) {
         Before { created: now, last: now, version: 2, of_user: Some(0), of_company: Some(0) };
     let arrives = New { origin: Origin::Arrives(before), ..new(place(1, 2), 2, ann()) };
     backend.create(&arrives).await.expect("arrived");
-    assert!(backend.settle(at(2)).await.expect("an answer"));
+    assert!(backend.settle(at(2), &digest(2)).await.expect("an answer"));
     let over = Origin::Restored(before, Existing::GivesWay);
     backend.create(&New { origin: over, ..new(at(4), 2, ann()) }).await.expect("restored");
     backend.invalidate(at(5), None, "over").await.expect("ended");
@@ -224,7 +224,7 @@ async fn a_key_of_a_wrong_type_is_corrupt_and_nothing_is_written() {
         }
         corrupt(backend.invalidate(at, None, "x").await, &key);
         if kind == "x" || kind == "ev" {
-            corrupt(backend.settle(place(0, 2)).await, &key);
+            corrupt(backend.settle(place(0, 2), &digest(2)).await, &key);
         }
         unchanged(&stage, &before, &key).await;
         // When its time is over as well.
@@ -265,7 +265,7 @@ async fn every_write_of_it(backend: &dyn Backend, at: Place) {
     corrupt(backend.extend(at, &digest(1), THROTTLE, None, None).await, what);
     corrupt(backend.rotate(at, &digest(1), THROTTLE, &next(2)).await, what);
     corrupt(backend.depart(at, None, None).await, what);
-    corrupt(backend.settle(at).await, what);
+    corrupt(backend.settle(at, &digest(2)).await, what);
     corrupt(backend.invalidate(at, None, "x").await, what);
     corrupt(backend.list(0, &Index::All, None, 10).await, what);
     corrupt(backend.sweep(0, &Index::All, 0, 10).await, what);
@@ -313,10 +313,15 @@ async fn with_memory_full_nothing_is_half_done_and_whatever_ends_a_session_works
     full(backend.extend(at(1), &digest(1), THROTTLE, None, None).await);
     full(backend.rotate(at(1), &digest(1), THROTTLE, &next(2)).await);
     full(backend.depart(at(1), Some(&digest(1)), Some(&away)).await);
-    full(backend.settle(at(5)).await);
+    full(backend.settle(at(5), &digest(2)).await);
     full(backend.epoch(0, Whole::User("ann"), Raise::Above("x")).await);
-    // Activity cannot be written down, and is not forgotten silently.
-    full(backend.load(at(1), Some(&digest(1)), Some(THROTTLE)).await);
+    // Nobody is logged out: what cannot be written down is not told either.
+    let stands = peeked(&*backend, at(1), 1).await;
+    let loaded = backend.load(at(1), Some(&digest(1)), Some(THROTTLE)).await.expect("an answer");
+    assert_eq!(
+        loaded.map(|found| (found.0.last, found.0.expiry)),
+        stands.map(|r| (r.last, r.expiry))
+    );
     unchanged(&stage, &before, "memory was full").await;
     // It is there to be read.
     assert!(matches!(peeked(&*backend, at(1), 1).await, Found::Live(_)));
@@ -369,7 +374,7 @@ async fn each_step_is_one_script_and_activity_is_seldom_written() {
     let successor = next(2);
     one!(backend.rotate(at, &digest(1), THROTTLE, &successor));
     one!(backend.depart(at, None, None));
-    one!(backend.settle(at));
+    one!(backend.settle(at, &digest(2)));
     one!(backend.epoch(0, Whole::User("bob"), Raise::Above("x")));
     one!(backend.sweep(0, &Index::All, 0, 10));
     one!(backend.reap(0, 10));

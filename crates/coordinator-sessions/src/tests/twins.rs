@@ -24,7 +24,7 @@ enum Step {
     Extend(Place, Digest, Option<i64>, Option<i64>),
     Rotate(Place, Digest, Next),
     Depart(Place, Option<Digest>, Option<crate::backend::Departure>),
-    Settle(Place),
+    Settle(Place, Digest),
     Invalidate(Place, Option<Digest>),
     Epoch(u16, &'static str, bool, u8),
     Sweep(u16, Index, u64),
@@ -123,7 +123,7 @@ fn step(random: &mut StdRng, now: i64, number: usize) -> Step {
             let departure = random.random_bool(0.7).then_some(departure);
             Step::Depart(place, anybody(random), departure)
         }
-        71..73 => Step::Settle(place),
+        71..73 => Step::Settle(place, digest(secret)),
         73..77 => Step::Invalidate(place, anybody(random)),
         77..79 => {
             let name = some(random, &["ann", "bob%3A", "acme"]);
@@ -167,7 +167,7 @@ async fn answer(stage: &mut Stage, step: &Step) -> String {
             let done = backend.depart(*place, digest.as_ref(), departure.as_ref()).await;
             format!("{done:?}")
         }
-        Step::Settle(place) => format!("{:?}", backend.settle(*place).await),
+        Step::Settle(place, to) => format!("{:?}", backend.settle(*place, to).await),
         Step::Invalidate(place, digest) => {
             format!("{:?}", backend.invalidate(*place, digest.as_ref(), "over").await)
         }
@@ -233,14 +233,16 @@ async fn both_backends_answer_the_same() {
     for number in 0..STEPS {
         let mut step = step(&mut random, one.now(), number);
         // Few moves would ever be settled by chance.
-        if let (Step::Settle(place), Some(of)) = (&mut step, departed) {
-            *place = of;
+        if let (Step::Settle(place, to), Some(of)) = (&mut step, departed) {
+            (*place, *to) = of;
         }
         let (embedded, redis) = (answer(&mut one, &step).await, answer(&mut other, &step).await);
         assert_eq!(embedded, redis, "SEED={seed}, step {number}: {step:?}");
         match &step {
-            Step::Depart(place, ..) if embedded.starts_with("Ok(Live(") => departed = Some(*place),
-            Step::Settle(_) => departed = None,
+            Step::Depart(place, _, Some(departure)) if embedded.starts_with("Ok(Live(") => {
+                departed = Some((*place, departure.next.digest));
+            }
+            Step::Settle(..) => departed = None,
             _ => {}
         }
         let kind: String = embedded.chars().take_while(|c| !c.is_ascii_digit()).take(40).collect();

@@ -163,7 +163,7 @@ async fn a_stranger_finds_nothing_and_changes_nothing(mut stage: Stage) -> Verdi
     same!(stage.extend(none, 1, Some(1), None).await?, Found::Absent);
     same!(stage.rotate(none, 1, &next(2)).await?, Found::Absent);
     same!(stage.depart(none, Some(1), Some(&elsewhere)).await?, Found::Absent);
-    ensure!(!stage.settle(none).await?, "nothing was to be settled");
+    ensure!(!stage.settle(none, 2).await?, "nothing was to be settled");
     same!(stage.end(none, "x").await?, Found::Absent);
     stage.made(&new(none, 1, nobody())).await?;
     Ok(())
@@ -214,7 +214,7 @@ async fn is_dead<T: PartialEq + std::fmt::Debug>(
     ] {
         same!(found, gone);
     }
-    ensure!(!stage.settle(at).await?, "something was settled");
+    ensure!(!stage.settle(at, 2).await?, "something was settled");
     same!(stage.living(&[at.shard], &Index::All).await?, 0);
     same!(stage.told(at.shard).await?, told);
     Ok(())

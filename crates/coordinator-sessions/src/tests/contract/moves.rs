@@ -56,7 +56,7 @@ async fn leads(stage: &Stage, mut at: Place, mut secret: u8) -> Result<(Place, u
         if moved.here {
             let moving = moving(stage, at).await?;
             stage.create(&arrival(at, &moving)).await?;
-            stage.settle(at).await?;
+            ok(stage.backend.settle(at, &moving.digest).await)?;
         }
         at.shard = moved.shard;
         secret = moved.wrapped.ok_or("it leads nowhere")?.0[0] ^ 0x55;
@@ -100,7 +100,7 @@ async fn a_move_cut_short_anywhere_leaves_one_session(mut stage: Stage) -> Verdi
             }
             for step in 0..steps[2] {
                 // Nobody settles what has not arrived.
-                let settled = arrived && stage.settle(at).await?;
+                let settled = arrived && stage.settle(at, 2).await?;
                 same!(settled, arrived && step == 0 && began.is_none(), "{steps:?}:");
             }
             began = Some(moving);
@@ -115,7 +115,7 @@ async fn a_move_cut_short_anywhere_leaves_one_session(mut stage: Stage) -> Verdi
         same!(stage.living(&[0, 1], &Index::All).await?, 1, "{steps:?}:");
         // And once more, what comes late.
         if let Some(moving) = began {
-            ensure!(!stage.settle(at).await?, "{steps:?}: settled again");
+            ensure!(!stage.settle(at, 2).await?, "{steps:?}: settled again");
             stage.create(&arrival(at, &moving)).await?;
             same!(let_in(&stage, at).await?, [(1, 2)], "{steps:?}:");
             same!(stage.record(end.0, 2).await?.names, ann());
@@ -151,7 +151,7 @@ async fn a_move_is_decided_once(mut stage: Stage) -> Verdict {
     same!(stage.peek(at, 3).await?, Found::Absent);
     stage.made(&arrival(at, &moving)).await?;
     stage.elapse(ms(1)).await;
-    ensure!(stage.settle(at).await?, "it was not settled");
+    ensure!(stage.settle(at, 2).await?, "it was not settled");
     let there = Moved { here: false, ..here };
     for secret in [Some(1), None] {
         let found = ok(stage.backend.load(at, secret.map(digest).as_ref(), None).await)?;
@@ -214,7 +214,7 @@ async fn the_secret_before_a_move_is_honoured_for_its_grace_to_the_ms(mut stage:
     stage.depart(at, Some(1), Some(&departure(2, 1, nobody()))).await?;
     let moving = moving(&stage, at).await?;
     stage.made(&arrival(at, &moving)).await?;
-    stage.settle(at).await?;
+    stage.settle(at, 2).await?;
     stage.elapse(ms(GRACE - 1)).await;
     let Found::Moved(moved) = stage.peek(at, 1).await? else { return Err("gone".to_owned()) };
     same!((moved.late, moved.wrapped), (false, Some(super::super::wrapped(2))));
@@ -239,21 +239,22 @@ async fn what_moved_away_may_come_back_and_what_is_late_may_not(stage: Stage) ->
     stage.depart(home, Some(1), Some(&departure(2, 1, ann()))).await?;
     let out = moving(&stage, home).await?;
     stage.made(&arrival(home, &out)).await?;
-    stage.settle(home).await?;
+    stage.settle(home, 2).await?;
     stage.depart(away, Some(2), Some(&departure(3, 0, nobody()))).await?;
     let back = moving(&stage, away).await?;
     for _ in 0..2 {
         stage.made(&arrival(away, &back)).await?;
     }
-    ensure!(stage.settle(away).await?, "it was not settled");
+    ensure!(stage.settle(away, 3).await?, "it was not settled");
     same!(let_in(&stage, home).await?, [(0, 3)]);
     // The way out, once more.
     same!(stage.create(&arrival(home, &out)).await?, Created::Buried);
-    ensure!(!stage.settle(home).await?, "it does not move");
+    ensure!(!stage.settle(home, 2).await?, "it does not move");
     same!(let_in(&stage, home).await?, [(0, 3)]);
     same!(leads(&stage, away, 2).await?, (home, 3));
-    // And out again.
+    // And out again: the end of the first way out comes before this one has arrived.
     stage.depart(home, Some(3), Some(&departure(4, 1, ann()))).await?;
+    ensure!(!stage.settle(home, 2).await?, "another move was settled");
     same!(leads(&stage, home, 3).await?, (away, 4));
     same!(stage.create(&arrival(away, &back)).await?, Created::Buried);
     same!(let_in(&stage, home).await?, [(1, 4)]);
@@ -299,7 +300,7 @@ async fn what_was_ended_does_not_move(mut stage: Stage) -> Verdict {
     let away = departure(2, 1, nobody());
     let gone = Found::Revoked("stolen".to_owned());
     same!(stage.depart(at, Some(1), Some(&away)).await?, gone);
-    ensure!(!stage.settle(at).await?, "it does not move");
+    ensure!(!stage.settle(at, 2).await?, "it does not move");
     // Too late is too late there as well.
     let at = place(0, 2);
     stage.made(&new(at, 1, nobody())).await?;
