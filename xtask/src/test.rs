@@ -39,6 +39,7 @@ const LONG: &str = "COORDINATOR_LONG";
 const LONG_RUNS: &[(&[&str], &str)] = &[
     (&["--package", "coordinator-tests", "--test", "it"], "owners_in_"),
     (&["--package", "coordinator-ratelimit", "--lib"], "tests::oracle::"),
+    (&["--package", "coordinator-tests", "--test", "it"], "faults::sessions::"),
 ];
 
 /// Runs the suite and ends with `N passed, N failed`.

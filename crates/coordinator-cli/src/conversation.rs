@@ -107,10 +107,7 @@ pub(crate) async fn run(args: &ConversationArgs, context: &Context) -> Result<u8
         | ConversationVerb::Resume { id } => (id, WINDOW),
     };
     let coordinator = kept::open(context).await?;
-    let mut talks = coordinator.conversations().clone().with_window(window);
-    if let Some(ttl) = coordinator.config().document_ttl() {
-        talks = talks.with_ttl(ttl);
-    }
+    let talks = coordinator.conversations().clone().with_window(window);
     let talk = talks.open_named(&id.id)?;
     let json = context.json;
     let done = match (&args.verb, message) {

@@ -107,10 +107,7 @@ pub(crate) async fn run(args: &DocArgs, context: &Context) -> Result<u8, Failure
     let coordinator = kept::open(context).await?;
     let (documents, json) = (coordinator.documents(), context.json);
     let done = match (&args.verb, value) {
-        (DocVerb::Put(args), value) => {
-            let ttl = args.ttl.or(coordinator.config().document_ttl());
-            put(args, ttl, &value.unwrap_or_default(), documents, json).await
-        }
+        (DocVerb::Put(args), value) => put(args, &value.unwrap_or_default(), documents, json).await,
         (DocVerb::Get(place), _) => get(place, documents, json).await,
         (DocVerb::List(args), _) => list(args, documents, json).await,
         (DocVerb::Delete(place), _) => delete(place, documents, json).await,
@@ -135,7 +132,6 @@ fn history(namespace: &str) -> u64 {
 
 async fn put(
     args: &PutArgs,
-    ttl: Option<Duration>,
     value: &Value,
     documents: &Documents,
     json: bool,
@@ -145,7 +141,7 @@ async fn put(
     // JSON is read into whatever type a service has for it.
     let namespace = documents.namespace(namespace)?.with_history(kept).with_json();
     let mut request = namespace.put(name, value);
-    if let Some(ttl) = ttl {
+    if let Some(ttl) = args.ttl {
         request = request.with_ttl(ttl);
     }
     request = match args.if_version {

@@ -29,7 +29,7 @@ pub use update::Updated;
 use crate::{embedded::Embedded, store::Store};
 use backend::Backend;
 use coordinator_core::{Result, clock::Clock, key::Name};
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 use turns::Turns;
 
 /// Named documents that the instances of a service share: the state of a conversation, of an
@@ -62,6 +62,7 @@ use turns::Turns;
 #[derive(Debug, Clone)]
 pub struct Documents {
     inner: Arc<Inner>,
+    ttl: Duration,
 }
 
 #[derive(Debug)]
@@ -101,7 +102,14 @@ impl Documents {
     }
 
     pub(crate) fn over(backend: Arc<dyn Backend>) -> Self {
-        Self { inner: Arc::new(Inner { backend, turns: Turns::new() }) }
+        Self { inner: Arc::new(Inner { backend, turns: Turns::new() }), ttl: namespace::TTL }
+    }
+
+    /// How long documents live after a write, 24 h unless set, where their namespace or the write
+    /// says nothing else; 1 ms to 3,660 days.
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
     }
 
     /// The documents of one kind: they have a namespace of names, an encoding, a time to live and a
@@ -113,15 +121,15 @@ impl Documents {
     /// # Errors
     /// [`Misuse`](coordinator_core::ErrorKind::Misuse) if the name is empty or too long.
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
-        Ok(Namespace::new(self.inner.clone(), Name::new(name)?))
+        Ok(Namespace::new(self.inner.clone(), Name::new(name)?, self.ttl))
     }
 
     fn preset(&self, name: &str) -> Namespace {
-        Namespace::new(self.inner.clone(), Name::new(name).expect("a short name"))
+        Namespace::new(self.inner.clone(), Name::new(name).expect("a short name"), self.ttl)
     }
 
     /// The namespace `conversation_state`: what a conversation knows beside its messages. A
-    /// document lives for 24 h after its last write.
+    /// document lives for 24 h after its last write, or as [`with_ttl`](Self::with_ttl) says.
     pub fn conversation_state(&self) -> Namespace {
         self.preset("conversation_state")
     }

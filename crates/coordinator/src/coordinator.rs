@@ -232,6 +232,10 @@ impl Persisted {
             Some(idle) => sessions.with_idle_timeout(idle),
             None => sessions,
         };
+        let (documents, conversations) = match config.document_ttl() {
+            Some(ttl) => (documents.with_ttl(ttl), conversations.with_ttl(ttl)),
+            None => (documents, conversations),
+        };
         Self { sessions, documents, conversations }
     }
 }

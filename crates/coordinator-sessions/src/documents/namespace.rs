@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 
 /// How long a document lives unless told otherwise.
-const TTL: Duration = Duration::from_hours(24);
+pub(super) const TTL: Duration = Duration::from_hours(24);
 /// The longest that it may.
 const TTL_MAX: Duration = Duration::from_hours(24 * 3660);
 /// The most former values that are kept.
@@ -57,19 +57,20 @@ pub(super) fn token() -> Token {
 }
 
 impl Namespace {
-    pub(super) fn new(inner: Arc<Inner>, name: Name) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, name: Name, ttl: Duration) -> Self {
         Self {
             inner,
             name,
             codec: Codec::MessagePack,
-            ttl: TTL,
+            ttl,
             renewed: true,
             history: 0,
             attempts: ATTEMPTS,
         }
     }
 
-    /// How long a document lives after a write, 24 h unless set; 1 ms to 3,660 days.
+    /// How long a document lives after a write, unless set as [`Documents::with_ttl`](crate::Documents::with_ttl)
+    /// says; 1 ms to 3,660 days.
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
