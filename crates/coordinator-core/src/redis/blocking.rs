@@ -74,22 +74,7 @@ impl Connection {
         wait: Duration,
     ) -> Result<Vec<StreamEntry>> {
         const STEP: &str = "core.read_stream";
-        self.check_open(STEP)?;
-        let unavailable =
-            |why: &str| Error::new(ErrorKind::Unavailable, STEP).with_source(why.to_owned());
-        let Ok(turn) = tokio::time::timeout(wait, self.inner.blocking.room.acquire()).await else {
-            return Err(unavailable("every connection for blocking reads is in use"));
-        };
-        let _turn = turn.map_err(|_| unavailable("the connection is closed"))?;
-        let link = match self.inner.blocking.take() {
-            Some(link) => link,
-            None => Link::connect(self.config(), Role::Blocking).await?,
-        };
-        if !link.ready(self.patience()).await {
-            return Err(unavailable("there is no connection to the server"));
-        }
-        // BLOCK 0 would be for ever.
-        let block_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1);
+        let block_ms = in_ms(wait);
         let args: Vec<Value> = vec![
             "COUNT".into(),
             i64::from(count).into(),
@@ -101,21 +86,81 @@ impl Connection {
         ];
         let hash = ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes()));
         let command = CustomCommand::new_static("XREAD", hash, true);
+        let answer = self.block(STEP, wait, vec![(command, args)]).await?;
+        entries(answer).ok_or_else(|| Error::corrupt(STEP, "no stream was answered"))
+    }
+
+    /// Waits until `replicas` replicas have all that this process wrote to the server of a key,
+    /// whose TTL it sets; answers how many have it after at most `wait`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Cancel safe. The link it waited on is closed.
+    pub async fn replicated(
+        &self,
+        key: &str,
+        ttl: Duration,
+        replicas: u32,
+        wait: Duration,
+    ) -> Result<u64> {
+        const STEP: &str = "core.replicated";
+        let hash = ClusterHash::Custom(fred::util::redis_keyslot(key.as_bytes()));
+        let command = |name| CustomCommand::new_static(name, hash.clone(), false);
+        // WAIT counts from the last write of its own link, so there is one: what is replicated
+        // after another write has that one before it.
+        let write: Vec<Value> = vec![key.into(), in_ms(ttl).into()];
+        let ask: Vec<Value> = vec![i64::from(replicas).into(), in_ms(wait).into()];
+        let both = vec![(command("PEXPIRE"), write), (command("WAIT"), ask)];
+        let answer = self.block(STEP, wait, both).await?;
+        let count = answer.as_u64();
+        count.ok_or_else(|| Error::corrupt(STEP, "no number of replicas was answered"))
+    }
+
+    /// Sends commands that may block down a link of their own; the answer of the last.
+    async fn block(
+        &self,
+        step: &'static str,
+        wait: Duration,
+        commands: Vec<(CustomCommand, Vec<Value>)>,
+    ) -> Result<Value> {
+        self.check_open(step)?;
+        let unavailable =
+            |why: &str| Error::new(ErrorKind::Unavailable, step).with_source(why.to_owned());
+        let Ok(turn) = tokio::time::timeout(wait, self.inner.blocking.room.acquire()).await else {
+            return Err(unavailable("every connection for blocking reads is in use"));
+        };
+        let _turn = turn.map_err(|_| unavailable("the connection is closed"))?;
+        let link = match self.inner.blocking.take() {
+            Some(link) => link,
+            None => Link::connect(self.config(), Role::Blocking).await?,
+        };
+        if !link.ready(self.patience()).await {
+            return Err(unavailable("there is no connection to the server"));
+        }
         let limit = wait.saturating_add(self.config().command_timeout());
-        let asked = link.client().custom::<Value, Value>(command, args);
-        match tokio::time::timeout(limit, asked).await {
-            Ok(Ok(answer)) => {
-                self.inner.blocking.give_back(link);
-                entries(answer).ok_or_else(|| Error::corrupt(STEP, "no stream was answered"))
+        let asked = async {
+            let mut last = Value::Null;
+            for (command, args) in commands {
+                last = link.client().custom::<Value, Value>(command, args).await?;
             }
-            Ok(Err(error)) => {
+            Ok(last)
+        };
+        match tokio::time::timeout(limit, asked).await {
+            Ok(answered) => {
                 self.inner.blocking.give_back(link);
-                Err(classify::read(STEP, &error))
+                answered.map_err(|error| classify::read(step, &error))
             }
             // The link may still be blocked: it is closed by being dropped.
             Err(_) => Err(unavailable("no answer came in time")),
         }
     }
+}
+
+/// At least 1: to block for 0 ms would be for ever.
+fn in_ms(wait: Duration) -> i64 {
+    i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
 /// Reads `{key: [[id, [field, value, …]], …]}`, as a map or, in RESP2, as nested arrays.

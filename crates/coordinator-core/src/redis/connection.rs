@@ -24,7 +24,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -54,6 +54,8 @@ pub(super) struct Inner {
     pub(super) recent: Recent,
     pub(super) breaker: Breaker,
     closed: AtomicBool,
+    /// How often the link for commands was made.
+    pub(super) made: AtomicU64,
     rejoining: Arc<AtomicBool>,
 }
 
@@ -131,6 +133,7 @@ impl Connection {
             tally: Tally::new(&tally::CONNECTIONS, monitor::place(state)),
             recent: Recent::new(SystemClock.now()),
             closed: AtomicBool::new(false),
+            made: AtomicU64::new(1),
             rejoining: Arc::default(),
         });
         tasks::spawn(monitor::watch(Arc::downgrade(&inner)));
@@ -146,6 +149,12 @@ impl Connection {
     /// slot of its own.
     pub fn is_one_keyspace(&self) -> bool {
         !self.inner.is_cluster()
+    }
+
+    /// Changes whenever the link for commands was made anew, to one node or another: from then on
+    /// the server may be another one, with another past.
+    pub fn generation(&self) -> u64 {
+        self.inner.made.load(Ordering::Acquire)
     }
 
     /// The keys of this application.

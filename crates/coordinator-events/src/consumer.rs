@@ -1,0 +1,300 @@
+//! A consumer of a group, and what is delivered to it.
+
+use crate::{
+    backend::{Attempt, Taken},
+    cursor::{Cursor, Id},
+    envelope::RawEvent,
+    gap::{Gap, GapReason, Lost, hole},
+    group::{Group, Settled},
+    hub::{Hub, jittered},
+    telemetry,
+};
+use coordinator_core::{Error, Result, key::Name};
+use futures::{
+    FutureExt as _,
+    future::{Either, select},
+};
+use serde::de::DeserializeOwned;
+use std::{
+    collections::VecDeque, fmt::Display, future::Future, panic::AssertUnwindSafe, pin::pin,
+    sync::Arc, time::Duration,
+};
+use tokio::sync::watch;
+
+/// How often a consumer asks for work that nobody told it of.
+const LOOK: Duration = Duration::from_secs(5);
+/// How soon work is asked for again where that failed: first, and at the most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A consumer of a group, from [`Group::consumer`].
+#[derive(Debug)]
+pub struct Consumer {
+    group: Group,
+    name: Name,
+    hub: Arc<Hub>,
+    head: watch::Receiver<u64>,
+    /// Up to where the group has taken, as far as is known.
+    at: Option<Id>,
+    ready: VecDeque<Ready>,
+    /// When something is due again, if anything is.
+    due: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Ready {
+    Gap(Gap),
+    Delivery(RawEvent, Attempt),
+}
+
+/// What a consumer is given.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Work<T> {
+    /// An event to work on.
+    Delivery(Delivery<T>),
+    /// Events were gone before the group came to them.
+    Gap(Gap),
+}
+
+/// An event that is this consumer's for the group's lease, or until it is settled. Dropping it
+/// settles nothing: it is delivered again when the lease is over.
+#[derive(Debug)]
+#[must_use = "it is delivered again unless it is settled"]
+pub struct Delivery<T> {
+    /// Its data.
+    pub data: T,
+    raw: RawEvent,
+    attempt: Attempt,
+    group: Group,
+}
+
+impl<T> Delivery<T> {
+    /// The event as it came.
+    pub fn raw(&self) -> &RawEvent {
+        &self.raw
+    }
+
+    /// Which delivery of the event this is, from 1 on.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.number
+    }
+
+    /// It is done, for good.
+    ///
+    /// # Errors
+    /// As [`Events::publish`](crate::Events::publish).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether it is done.
+    pub async fn ack(self) -> Result<Settled> {
+        Ok(if self.group.ack(self.attempt).await? { Settled::Done } else { Settled::Gone })
+    }
+
+    /// It takes longer: the lease begins anew, so that nobody else is given it meanwhile.
+    ///
+    /// # Errors
+    /// As [`Events::publish`](crate::Events::publish).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: at worst the lease began anew.
+    pub async fn extend(&self) -> Result<Settled> {
+        Ok(if self.group.extend(self.attempt).await? { Settled::Done } else { Settled::Gone })
+    }
+
+    /// It failed, and is delivered again after the group's pause; or is a dead letter from now on
+    /// if it was delivered as often as may be.
+    ///
+    /// # Errors
+    /// As [`Events::publish`](crate::Events::publish).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open; at worst it is delivered when the lease is over.
+    pub async fn retry(self, why: &str) -> Result<Settled> {
+        self.group.retry(self.attempt, None, why).await
+    }
+
+    /// The same after a pause of the caller's.
+    ///
+    /// # Errors
+    /// As [`retry`](Self::retry).
+    ///
+    /// # Cancel safety
+    /// As [`retry`](Self::retry).
+    pub async fn retry_after(self, pause: Duration, why: &str) -> Result<Settled> {
+        self.group.retry(self.attempt, Some(pause), why).await
+    }
+
+    /// It will never succeed: it is a dead letter from now on.
+    ///
+    /// # Errors
+    /// As [`retry`](Self::retry).
+    ///
+    /// # Cancel safety
+    /// As [`retry`](Self::retry).
+    pub async fn bury(self, why: &str) -> Result<Settled> {
+        Ok(if self.group.bury(self.attempt, why).await? { Settled::Buried } else { Settled::Gone })
+    }
+}
+
+impl Consumer {
+    pub(crate) fn new(group: Group, name: Name, hub: Arc<Hub>) -> Self {
+        let head = hub.head();
+        Self { group, name, hub, head, at: None, ready: VecDeque::new(), due: None }
+    }
+
+    /// The next event to work on, waiting for as long as it takes; outlasts outages. What cannot be
+    /// decoded becomes a dead letter by itself.
+    ///
+    /// # Cancel safety
+    /// Cancel safe, but what was being asked for is delivered again only after a lease.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Work<T> {
+        let mut pause = AGAIN.0;
+        loop {
+            match self.ready.pop_front() {
+                Some(Ready::Gap(gap)) => {
+                    telemetry::gap(&gap);
+                    return Work::Gap(gap);
+                }
+                Some(Ready::Delivery(raw, attempt)) => match raw.decode() {
+                    Ok(data) => {
+                        let group = self.group.clone();
+                        return Work::Delivery(Delivery { data, raw, attempt, group });
+                    }
+                    Err(error) => self.unreadable(attempt, &error).await,
+                },
+                None => match self.take().await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        pause = AGAIN.0;
+                        self.wait().await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(error = %error.chain(), "no work could be taken");
+                        jittered(self.hub.backend.clock(), pause).await;
+                        pause = (pause * 2).min(AGAIN.1);
+                    }
+                },
+            }
+        }
+    }
+
+    async fn unreadable(&self, attempt: Attempt, error: &Error) {
+        telemetry::unreadable();
+        let why = format!("unreadable: {}", error.chain());
+        if let Err(error) = self.group.bury(attempt, &why).await {
+            // It is delivered again, and buried then.
+            tracing::debug!(error = %error.chain(), "an unreadable event could not be buried");
+        }
+    }
+
+    /// Takes work; whether there was any.
+    async fn take(&mut self) -> Result<bool> {
+        // What is published from here on wakes it again.
+        self.head.mark_unchanged();
+        let taken = self.group.take(&self.name, self.group.options.batch, self.at).await?;
+        let Taken { due_ms, again, from, to, new, .. } = taken;
+        self.due = due_ms.map(Duration::from_millis);
+        let known = from.or(self.at);
+        self.at = Some(to);
+        for again in again {
+            let raw = RawEvent::new(Cursor::new(again.id, again.nonce), &again.envelope);
+            let attempt = Attempt { id: again.id, number: again.deliveries };
+            self.ready.push_back(Ready::Delivery(raw, attempt));
+        }
+        let mut at = known.map(|id| Cursor { id, nonce: None });
+        if let Some(from) = at
+            && to < from.id
+        {
+            let to = Cursor { id: to, nonce: None };
+            let (lost, reason) = (Lost::AtLeast(0), GapReason::RolledBack);
+            self.ready.push_back(Ready::Gap(Gap { lost, reason, from, to }));
+        }
+        for stored in new {
+            let here = Cursor::new(stored.id, stored.nonce);
+            if let Some(at) = at
+                && let Some(gap) = hole(at, &stored)
+            {
+                self.ready.push_back(Ready::Gap(gap));
+            }
+            at = Some(here);
+            let raw = RawEvent::new(here, &stored.envelope);
+            self.ready.push_back(Ready::Delivery(raw, Attempt { id: stored.id, number: 1 }));
+        }
+        Ok(!self.ready.is_empty())
+    }
+
+    /// Until something is published, or due.
+    async fn wait(&mut self) {
+        let limit = self.due.map_or(LOOK, |due| due.min(LOOK)).max(Duration::from_millis(1));
+        let alarm = self.hub.backend.clock().sleep(limit);
+        let _ = select(pin!(self.head.changed()), alarm).await;
+    }
+
+    /// Works for as long as it is polled: hands each event to a handler, renews its lease while the
+    /// handler works, and settles it by what the handler says. A handler that fails or panics has
+    /// its event delivered again after the group's pause.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the handler; its event is delivered again after a lease.
+    pub async fn run<T, F, E>(mut self, mut handler: impl FnMut(Delivered<T>) -> F)
+    where
+        T: DeserializeOwned,
+        F: Future<Output = std::result::Result<(), E>>,
+        E: Display,
+    {
+        loop {
+            let Work::Delivery(delivery) = self.next::<T>().await else { continue };
+            let Delivery { data, raw, attempt, group } = delivery;
+            let given = Delivered { data, raw, attempt: attempt.number };
+            let handled = AssertUnwindSafe(async { handler(given).await }).catch_unwind();
+            let outcome = self.renewing(&group, attempt, handled).await;
+            let settled = match outcome {
+                Ok(Ok(())) => group.ack(attempt).await.map(drop),
+                Ok(Err(error)) => group.retry(attempt, None, &error.to_string()).await.map(drop),
+                Err(_) => group.retry(attempt, None, "the handler panicked").await.map(drop),
+            };
+            if let Err(error) = settled {
+                tracing::warn!(error = %error.chain(), "a delivery could not be settled");
+            }
+        }
+    }
+
+    /// Renews the lease of what is worked on and of what waits behind it, three times a lease.
+    async fn renewing<O>(
+        &self,
+        group: &Group,
+        attempt: Attempt,
+        work: impl Future<Output = O>,
+    ) -> O {
+        let mut work = pin!(work);
+        loop {
+            let alarm = self.hub.backend.clock().sleep(group.options.lease / 3);
+            match select(work, alarm).await {
+                Either::Left((outcome, _)) => return outcome,
+                Either::Right(((), rest)) => work = rest,
+            }
+            let waiting = self.ready.iter().filter_map(|ready| match ready {
+                Ready::Delivery(_, attempt) => Some(*attempt),
+                Ready::Gap(_) => None,
+            });
+            let renewed = std::iter::once(attempt).chain(waiting).map(|one| group.extend(one));
+            for renewed in futures::future::join_all(renewed).await {
+                if let Err(error) = renewed {
+                    tracing::debug!(error = %error.chain(), "a delivery could not be renewed");
+                }
+            }
+        }
+    }
+}
+
+/// An event as a handler of [`Consumer::run`] gets it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Delivered<T> {
+    /// Its data.
+    pub data: T,
+    /// It, as it came.
+    pub raw: RawEvent,
+    /// Which delivery of it this is, from 1 on.
+    pub attempt: u32,
+}

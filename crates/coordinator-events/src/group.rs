@@ -1,0 +1,323 @@
+//! Groups: the events of a scope as work, each for one consumer, until it is done.
+
+use crate::{
+    backend::{Attempt, Backend, Crew, Defer, Deferred, Take, Taken},
+    consumer::Consumer,
+    cursor::{Cursor, Id},
+    envelope::RawEvent,
+    events::{Events, in_ms},
+    hub::Hub,
+    telemetry::{self, Ended},
+};
+use coordinator_core::{Result, key::Name};
+use std::{sync::Arc, time::Duration};
+
+/// The longest reason that is kept, in bytes.
+const REASON_MAX: usize = 512;
+/// How many dead letters a page has.
+const LETTERS: usize = 100;
+
+/// Consumers that share the events of a scope, from [`Events::group`]: each event is delivered to
+/// one of them, and again to another if that one does not finish it in time.
+///
+/// A group exists from the first time that one of its consumers takes work. What was delivered is
+/// kept by the group itself, so that trimming the scope takes no work away.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub(crate) events: Events,
+    pub(crate) crew: Crew,
+    pub(crate) options: Options,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    begin: Option<Id>,
+    pub(crate) lease: Duration,
+    deliveries: u32,
+    backoff: (Duration, Duration),
+    ttl: Duration,
+    pub(crate) batch: usize,
+}
+
+impl Group {
+    pub(crate) fn new(events: Events, scope: Name, group: Name) -> Self {
+        let options = Options {
+            begin: Some(Id::START),
+            lease: Duration::from_secs(30),
+            deliveries: 5,
+            backoff: (Duration::from_secs(1), Duration::from_mins(5)),
+            ttl: Duration::from_hours(7 * 24),
+            batch: 16,
+        };
+        Self { events, crew: Crew { scope, group }, options }
+    }
+
+    /// Where a group begins that is not there yet: with the first event that is kept, unless set.
+    pub fn beginning_after(mut self, place: Cursor) -> Self {
+        self.options.begin = Some(place.id);
+        self
+    }
+
+    /// A group that is not there yet begins with what is published after its first consumer came.
+    pub fn beginning_now(mut self) -> Self {
+        self.options.begin = None;
+        self
+    }
+
+    /// For how long a delivery is its consumer's, unless it asks for longer: 30 s unless set, 1 ms
+    /// at least.
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.options.lease = lease.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How often an event is delivered before it becomes a dead letter: 5 times unless set.
+    pub fn with_max_deliveries(mut self, deliveries: u32) -> Self {
+        self.options.deliveries = deliveries.max(1);
+        self
+    }
+
+    /// How long after a failure an event is delivered again: 1 s, doubled with each failure up to
+    /// 5 min, unless set. A fifth more or less, by chance.
+    pub fn with_backoff(mut self, first: Duration, most: Duration) -> Self {
+        self.options.backoff = (first, most.max(first));
+        self
+    }
+
+    /// For how long the group is kept after its last step: seven days unless set.
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = ttl.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How many events a consumer takes at once: 16 unless set. Those it has not begun with are
+    /// renewed with the one it works on.
+    pub fn with_batch(mut self, events: usize) -> Self {
+        self.options.batch = events.clamp(1, 256);
+        self
+    }
+
+    fn ttl_ms(&self) -> u64 {
+        in_ms(self.options.ttl)
+    }
+
+    fn backend(&self) -> &Arc<dyn Backend> {
+        &self.events.inner.backend
+    }
+
+    /// A consumer of the group, by a name for operators: any text of 1 to 512 bytes.
+    ///
+    /// # Errors
+    /// As [`Subscribe::open`](crate::Subscribe::open).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn consumer(&self, name: &str) -> Result<Consumer> {
+        let name = Name::new(name)?;
+        // It is woken by what is published.
+        let hub: Arc<Hub> = self.events.hub(&self.crew.scope).await?;
+        Ok(Consumer::new(self.clone(), name, hub))
+    }
+
+    pub(crate) async fn take(
+        &self,
+        consumer: &Name,
+        most: usize,
+        from: Option<Id>,
+    ) -> Result<Taken> {
+        let take = Take {
+            consumer: consumer.encoded().to_owned(),
+            most,
+            lease_ms: in_ms(self.options.lease),
+            deliveries: self.options.deliveries,
+            // Where the group was deleted meanwhile, it goes on where this consumer knows it to be.
+            begin: from.or(self.options.begin),
+            ttl_ms: self.ttl_ms(),
+        };
+        self.backend().take(&self.crew, &take).await
+    }
+
+    pub(crate) async fn ack(&self, attempt: Attempt) -> Result<bool> {
+        let done = self.backend().ack(&self.crew, attempt).await?;
+        telemetry::delivered(if done { Ended::Acked } else { Ended::Gone });
+        Ok(done)
+    }
+
+    pub(crate) async fn extend(&self, attempt: Attempt) -> Result<bool> {
+        let defer = self.defer(self.options.lease, "");
+        Ok(self.backend().defer(&self.crew, attempt, &defer).await? == Deferred::Done)
+    }
+
+    pub(crate) async fn retry(
+        &self,
+        attempt: Attempt,
+        after: Option<Duration>,
+        why: &str,
+    ) -> Result<Settled> {
+        let after = after.unwrap_or_else(|| self.pause(attempt.number));
+        let why = if why.is_empty() { "it failed" } else { why };
+        let defer = self.defer(after, why);
+        let (settled, ended) = match self.backend().defer(&self.crew, attempt, &defer).await? {
+            Deferred::Done => (Settled::Done, Ended::Retried),
+            Deferred::Buried => (Settled::Buried, Ended::Buried),
+            Deferred::Gone => (Settled::Gone, Ended::Gone),
+        };
+        telemetry::delivered(ended);
+        Ok(settled)
+    }
+
+    pub(crate) async fn bury(&self, attempt: Attempt, why: &str) -> Result<bool> {
+        let why = reason(why);
+        let done = self.backend().bury(&self.crew, attempt, &why, self.ttl_ms()).await?;
+        telemetry::delivered(if done { Ended::Buried } else { Ended::Gone });
+        Ok(done)
+    }
+
+    fn defer(&self, after: Duration, why: &str) -> Defer {
+        Defer {
+            in_ms: in_ms(after),
+            reason: reason(why),
+            deliveries: self.options.deliveries,
+            ttl_ms: self.ttl_ms(),
+        }
+    }
+
+    /// How long after so many deliveries the next one is due.
+    fn pause(&self, deliveries: u32) -> Duration {
+        let (first, most) = self.options.backoff;
+        let doubled = first.saturating_mul(1 << deliveries.saturating_sub(1).min(20));
+        doubled.min(most).mul_f64(0.8 + 0.4 * rand::random::<f64>())
+    }
+
+    /// The dead letters, a hundred at a time, the oldest first; `skip` of them are passed over.
+    ///
+    /// # Errors
+    /// As [`Events::position`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn dead_letters(&self, skip: u64) -> Result<Vec<DeadLetter>> {
+        let letters = self.backend().letters(&self.crew, skip, LETTERS).await?;
+        let name = |encoded: &str| Name::decode(encoded).map(|name| name.as_str().to_owned());
+        Ok(letters
+            .into_iter()
+            .map(|letter| DeadLetter {
+                event: RawEvent::new(Cursor::new(letter.id, letter.nonce), &letter.envelope),
+                at: Duration::from_millis(letter.at_ms),
+                deliveries: letter.deliveries,
+                consumer: name(&letter.consumer).unwrap_or_default(),
+                reason: letter.reason,
+            })
+            .collect())
+    }
+
+    /// Delivers a dead letter again, at once and as if for the first time; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Events::publish`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether it is delivered.
+    pub async fn requeue(&self, event: Cursor) -> Result<bool> {
+        self.backend().revive(&self.crew, event.id, true, self.ttl_ms()).await
+    }
+
+    /// Forgets a dead letter; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Events::publish`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether it is forgotten.
+    pub async fn discard(&self, event: Cursor) -> Result<bool> {
+        self.backend().revive(&self.crew, event.id, false, self.ttl_ms()).await
+    }
+
+    /// How the group stands; none if it is not there.
+    ///
+    /// # Errors
+    /// As [`Events::position`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn status(&self) -> Result<Option<GroupStatus>> {
+        let standing = self.backend().standing(&self.crew).await?;
+        Ok(standing.map(|standing| GroupStatus {
+            position: Cursor { id: standing.at, nonce: None },
+            last: Cursor { id: standing.last, nonce: None },
+            lag: (standing.at.epoch == standing.last.epoch)
+                .then(|| standing.last.number.saturating_sub(standing.at.number)),
+            pending: standing.under_way,
+            due: standing.due,
+            dead: standing.dead,
+        }))
+    }
+
+    /// Forgets the group, what it has under way, and its dead letters; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Events::publish`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether it is forgotten.
+    pub async fn delete(&self) -> Result<bool> {
+        self.backend().forget(&self.crew).await
+    }
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Settled {
+    /// As it was asked.
+    Done,
+    /// It had been delivered as often as may be: it is a dead letter.
+    Buried,
+    /// Its time was over, and it is delivered to another consumer, or settled already.
+    Gone,
+}
+
+/// How a group stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupStatus {
+    /// After the last event that was delivered for the first time.
+    pub position: Cursor,
+    /// After the last event of the scope.
+    pub last: Cursor,
+    /// How many events nobody has taken yet; none across epochs, where nobody knows.
+    pub lag: Option<u64>,
+    /// How many deliveries are under way, or wait to be delivered again.
+    pub pending: u64,
+    /// How many of these are due.
+    pub due: u64,
+    /// How many are dead letters.
+    pub dead: u64,
+}
+
+/// An event that was delivered in vain.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// It, as it came.
+    pub event: RawEvent,
+    /// When it was given up, as time since the Unix epoch on the backend's clock.
+    pub at: Duration,
+    /// How often it was delivered.
+    pub deliveries: u32,
+    /// To whom, the last time.
+    pub consumer: String,
+    /// Why it failed, the last time; empty if nobody said.
+    pub reason: String,
+}
+
+/// Of a length, and without zero bytes, which end a text in a script.
+fn reason(why: &str) -> String {
+    let mut reason: String = why.chars().filter(|char| *char != '\0').collect();
+    let mut end = reason.len().min(REASON_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.truncate(end);
+    reason
+}

@@ -1,0 +1,188 @@
+//! A reader's way through a scope: by the ring where it can, by pages where it must.
+
+use crate::{
+    backend::{From, PAGE, Page},
+    cursor::Cursor,
+    envelope::RawEvent,
+    gap::{Gap, GapReason, follows, hole, join},
+    hub::{Hub, jittered},
+    ring::{Ring, Slot},
+    subscribe::{Position, SlowReader},
+};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How much is taken out of the ring at once.
+const BATCH: usize = 64;
+/// How soon a page that could not be read is asked for again: first, and at the most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// What a reader yields.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Event(RawEvent),
+    Gap(Gap),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// From this slot of the ring on.
+    Live(u64),
+    /// From the server. Before anything was read from the earliest that is there.
+    Paging {
+        earliest: bool,
+    },
+    Over,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reader {
+    hub: Arc<Hub>,
+    head: watch::Receiver<u64>,
+    /// After what is in `ready`.
+    at: Cursor,
+    mode: Mode,
+    ready: VecDeque<Read>,
+    policy: SlowReader,
+}
+
+impl Reader {
+    /// On a scope that is live.
+    pub(crate) fn new(hub: Arc<Hub>, position: Position, policy: SlowReader) -> Self {
+        let head = hub.head();
+        let (at, mode) = match position {
+            Position::Now => {
+                let ring = hub.ring();
+                (ring.at, Mode::Live(ring.end()))
+            }
+            Position::Earliest => (Cursor::START, Mode::Paging { earliest: true }),
+            Position::After(cursor) => (cursor, Mode::Paging { earliest: false }),
+        };
+        Self { hub, head, at, mode, ready: VecDeque::new(), policy }
+    }
+
+    /// The next event or gap; none after a disconnect. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Read> {
+        let mut pause = AGAIN.0;
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(ready);
+            }
+            match self.mode {
+                Mode::Over => return None,
+                Mode::Live(number) => {
+                    self.head.mark_unchanged();
+                    if !self.live(number) {
+                        // Only the hub has the sender, and this has the hub.
+                        let _ = self.head.changed().await;
+                    }
+                }
+                Mode::Paging { earliest } => {
+                    // What is in the ring by now was on the server before this page is read.
+                    let resume = self.hub.ring().end();
+                    let from = if earliest { From::First } else { From::At(self.at.id) };
+                    match self.hub.backend.read(&self.hub.scope, from, PAGE).await {
+                        Ok(page) => self.page(page, earliest, resume),
+                        Err(error) => {
+                            tracing::debug!(error = %error.chain(), "a page could not be read");
+                            jittered(self.hub.backend.clock(), pause).await;
+                            pause = (pause * 2).min(AGAIN.1);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, gap: Gap) {
+        self.at = gap.to;
+        self.ready.push_back(Read::Gap(gap));
+    }
+
+    /// Takes what the ring has; whether there was anything to be done.
+    fn live(&mut self, number: u64) -> bool {
+        let hub = self.hub.clone();
+        let ring = hub.ring();
+        let mut number = number;
+        if number < ring.start() {
+            number = match self.policy {
+                SlowReader::Spill => {
+                    self.mode = Mode::Paging { earliest: false };
+                    return true;
+                }
+                SlowReader::Disconnect => {
+                    self.mode = Mode::Over;
+                    return true;
+                }
+                SlowReader::DropOldest => self.skip_to(&ring, ring.start()),
+                SlowReader::Latest => self.skip_to(&ring, ring.end().saturating_sub(1)),
+            };
+            self.mode = Mode::Live(number);
+        }
+        let mut any = false;
+        for slot in ring.from(number).take(BATCH) {
+            any = true;
+            number += 1;
+            match slot {
+                Slot::Event(stored, raw) if follows(self.at.id, stored) => {
+                    self.at = raw.cursor();
+                    self.ready.push_back(Read::Event(raw.clone()));
+                }
+                // Read from the server before it came here.
+                Slot::Event(stored, _) if stored.id <= self.at.id => {}
+                Slot::Gap(gap) if gap.from.id == self.at.id => self.tell(*gap),
+                _ => {
+                    self.mode = Mode::Paging { earliest: false };
+                    return true;
+                }
+            }
+            self.mode = Mode::Live(number);
+        }
+        any
+    }
+
+    /// Goes on at a slot without what is before it, and says so.
+    fn skip_to(&mut self, ring: &Ring, number: u64) -> u64 {
+        let first = ring.from(number).find_map(|slot| match slot {
+            Slot::Event(stored, _) => Some(stored),
+            Slot::Gap(_) => None,
+        });
+        if let Some(first) = first
+            && let Some(gap) = hole(self.at, first)
+        {
+            self.tell(Gap { reason: GapReason::Lagged, ..gap });
+        }
+        number
+    }
+
+    fn page(&mut self, page: Option<Page>, earliest: bool, resume: u64) {
+        let full = page.as_ref().is_some_and(|page| page.events.len() >= PAGE);
+        if earliest && let Some(page) = &page {
+            // What is no longer there was not asked for.
+            self.at = match page.events.first() {
+                Some(first) => match first.before {
+                    Some(before) => Cursor { id: before.unwrap_or_default(), nonce: None },
+                    None => before_it(first.id),
+                },
+                None => Cursor { id: page.last, nonce: None },
+            };
+        }
+        let joined = join(&mut self.at, page);
+        if let Some(gap) = joined.gap {
+            self.tell(gap);
+        }
+        for stored in joined.events {
+            if let Some(gap) = hole(self.at, &stored) {
+                self.tell(gap);
+            }
+            self.at = Cursor::new(stored.id, stored.nonce);
+            self.ready.push_back(Read::Event(RawEvent::new(self.at, &stored.envelope)));
+        }
+        self.mode = if full { Mode::Paging { earliest: false } } else { Mode::Live(resume) };
+    }
+}
+
+fn before_it(id: crate::cursor::Id) -> Cursor {
+    let number = id.number.saturating_sub(1);
+    Cursor { id: crate::cursor::Id { number, ..id }, nonce: None }
+}

@@ -1,0 +1,67 @@
+-- Shared: what a group keeps of an event that it took. A delivery is its number, the consumer that
+-- has it, why the one before failed, and the event itself, so that trimming takes no work away.
+-- Safe to run twice: it changes nothing.
+local function wrap(deliveries, consumer, reason, event)
+  return struct.pack('<I4ss', deliveries, consumer, reason) .. event
+end
+
+-- The number, the consumer, the reason and the event.
+local function unwrap(body)
+  local deliveries, consumer, reason, at = struct.unpack('<I4ss', body)
+  return deliveries, consumer, reason, string.sub(body, at)
+end
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Keys of a group last as long as somebody works in it.
+local function keep(ttl)
+  for i = 2, #KEYS do
+    redis.call('PEXPIRE', KEYS[i], ttl)
+  end
+end
+
+-- Refuses keys of a wrong type before anything is written.
+local function sound()
+  redis.call('ZCARD', KEYS[3])
+  redis.call('HLEN', KEYS[4])
+  redis.call('ZCARD', KEYS[5])
+  redis.call('HLEN', KEYS[6])
+end
+
+-- The work of a delivery, if it is the one that is under way.
+local function held(id, number)
+  local body = redis.call('HGET', KEYS[4], id)
+  if not body then
+    return nil
+  end
+  local deliveries, consumer, reason, event = unwrap(body)
+  return deliveries == number and {consumer = consumer, reason = reason, event = event} or nil
+end
+
+local function bury(id, deliveries, consumer, reason, event, now)
+  redis.call('HSET', KEYS[6], id, wrap(deliveries, consumer, reason, event))
+  redis.call('ZADD', KEYS[5], now, id)
+  redis.call('ZREM', KEYS[3], id)
+  redis.call('HDEL', KEYS[4], id)
+end
+
+-- The last id there ever was; `0-0` without a stream.
+local function newest()
+  local info = redis.call('EXISTS', KEYS[1]) == 1 and redis.call('XINFO', 'STREAM', KEYS[1]) or {}
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      return info[i + 1]
+    end
+  end
+  return '0-0'
+end
+
+local function earlier(id, other)
+  local epoch, number = string.match(id, '^(%d+)-(%d+)$')
+  local epoch2, number2 = string.match(other, '^(%d+)-(%d+)$')
+  epoch, epoch2 = tonumber(epoch), tonumber(epoch2)
+  return epoch < epoch2 or epoch == epoch2 and tonumber(number) < tonumber(number2)
+end

@@ -1,0 +1,96 @@
+//! What events count. No label ever holds a scope's name.
+
+use crate::gap::{Gap, GapReason};
+use coordinator_core::telemetry::{Counter, Metric};
+
+const PUBLISHED: &str = "coordinator_events_published_total";
+const GAPS: &str = "coordinator_events_gaps_total";
+const LOST: &str = "coordinator_events_lost_total";
+const REPAIRS: &str = "coordinator_events_repairs_total";
+const UNREADABLE: &str = "coordinator_events_unreadable_total";
+const DELIVERIES: &str = "coordinator_events_deliveries_total";
+
+/// What each metric of this crate is, for [`describe`](coordinator_core::telemetry::describe).
+pub const METRICS: &[Metric] = &[
+    Metric::counter(PUBLISHED, "Publishes that ended, by outcome."),
+    Metric::counter(GAPS, "Gaps that readers were told of, by reason."),
+    Metric::counter(LOST, "Events that readers were told they lost, at least, by reason."),
+    Metric::counter(REPAIRS, "Looks at a scope's stream, for what may have been missed."),
+    Metric::counter(UNREADABLE, "Events that readers could not decode."),
+    Metric::counter(DELIVERIES, "Deliveries of groups that ended, by outcome."),
+];
+
+static LOOKS: Counter = Counter::new(REPAIRS, &[]);
+static UNDECODED: Counter = Counter::new(UNREADABLE, &[]);
+
+pub(crate) fn repairs() {
+    LOOKS.add(1);
+}
+
+pub(crate) fn unreadable() {
+    UNDECODED.add(1);
+}
+
+macro_rules! labelled {
+    ($name:ident, $label:literal, $word:literal) => {{
+        static COUNTER: Counter = Counter::new($name, &[($label, $word)]);
+        &COUNTER
+    }};
+}
+
+pub(crate) fn gap(gap: &Gap) {
+    let (gaps, lost) = match gap.reason {
+        GapReason::Trimmed => {
+            (labelled!(GAPS, "reason", "trimmed"), labelled!(LOST, "reason", "trimmed"))
+        }
+        GapReason::RolledBack => {
+            (labelled!(GAPS, "reason", "rolled_back"), labelled!(LOST, "reason", "rolled_back"))
+        }
+        GapReason::Reset => {
+            (labelled!(GAPS, "reason", "reset"), labelled!(LOST, "reason", "reset"))
+        }
+        GapReason::Lagged => {
+            (labelled!(GAPS, "reason", "lagged"), labelled!(LOST, "reason", "lagged"))
+        }
+    };
+    gaps.add(1);
+    lost.add(gap.lost.count());
+}
+
+/// How a publish ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sent {
+    Done,
+    Duplicate,
+    Fenced,
+    Failed,
+}
+
+pub(crate) fn published(how: Sent) {
+    let counter = match how {
+        Sent::Done => labelled!(PUBLISHED, "outcome", "published"),
+        Sent::Duplicate => labelled!(PUBLISHED, "outcome", "duplicate"),
+        Sent::Fenced => labelled!(PUBLISHED, "outcome", "fenced"),
+        Sent::Failed => labelled!(PUBLISHED, "outcome", "failed"),
+    };
+    counter.add(1);
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended {
+    Acked,
+    Retried,
+    Buried,
+    Gone,
+}
+
+pub(crate) fn delivered(how: Ended) {
+    let counter = match how {
+        Ended::Acked => labelled!(DELIVERIES, "outcome", "acked"),
+        Ended::Retried => labelled!(DELIVERIES, "outcome", "retried"),
+        Ended::Buried => labelled!(DELIVERIES, "outcome", "buried"),
+        Ended::Gone => labelled!(DELIVERIES, "outcome", "gone"),
+    };
+    counter.add(1);
+}

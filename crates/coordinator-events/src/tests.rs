@@ -1,0 +1,1 @@
+//! Port level: every step on both backends.
