@@ -106,8 +106,8 @@ impl Sessions {
         self.with(|options| options.announces_updates = true)
     }
 
-    /// Answers [`load`](Self::load) from this process for so long after it asked the backend. Off
-    /// by default: a session that was ended elsewhere is then let in for so long, and activity is
+    /// Answers [`load`](Self::load) from this process for so long after it asked the backend, and
+    /// at most for half the idle timeout of the session. Off by default: a session that was ended elsewhere is then let in for so long, and activity is
     /// counted as late. Changes by this client are seen at once.
     pub fn with_local_cache(self, stale: Duration) -> Self {
         self.with(|options| options.local_stale = Some(stale))
