@@ -1,14 +1,17 @@
 //! Options at their ends, and what is on its way while something changes.
 
 use super::{MINUTE, Stage, created, standing};
-use coordinator_sessions::{Lookup, NewSession, Rotation, Sessions};
+use coordinator_sessions::{Lookup, NewSession, Rotation, SessionEventKind, Sessions};
 use futures::poll;
 use std::{pin::pin, time::Duration};
+
+const HOUR: Duration = Duration::from_hours(1);
 
 on_every_backend! {
     options_without_an_end_are_as_long_as_a_session_lives
     an_answer_on_its_way_is_not_kept_once_the_session_has_ended
     a_session_in_use_does_not_end_for_a_local_copy
+    a_rotation_to_another_user_is_told_once
 }
 
 async fn options_without_an_end_are_as_long_as_a_session_lives(stage: Stage) {
@@ -47,4 +50,19 @@ async fn a_session_in_use_does_not_end_for_a_local_copy(stage: Stage) {
         assert!(local.load(&token).await.expect("an answer").is_live(), "minute {minute}");
         stage.elapse(MINUTE).await;
     }
+}
+
+async fn a_rotation_to_another_user_is_told_once(stage: Stage) {
+    let mut token = created(&stage.sessions, NewSession::anonymous()).await;
+    // From shard to shard, and perhaps within one.
+    for number in 0..6 {
+        let rotation = Rotation::new().user(&format!("user {number}"));
+        let rotated = stage.sessions.rotate(&token, rotation).await.expect("an answer");
+        token = rotated.live().expect("it lives").token().expect("a token");
+    }
+    let told = stage.peer.history(HOUR).await.expect("it is read").into_iter();
+    let told = told.filter(|event| event.kind == SessionEventKind::Rotated);
+    let mut users: Vec<_> = told.filter_map(|event| event.user).collect();
+    users.sort();
+    assert_eq!(users, ["user 0", "user 1", "user 2", "user 3", "user 4", "user 5"]);
 }
