@@ -308,6 +308,37 @@ async fn a_broken_shard_is_in_no_others_way() {
 }
 
 #[tokio::test]
+async fn a_broken_index_is_in_no_reapers_way() {
+    let (scene, mine) = still().await;
+    let (server, truth) = (&scene.server, &scene.truth);
+    let of_broken = NewSession::user("ann").company("broken");
+    let (expires, other) =
+        (created(truth, of_broken).await, created(truth, NewSession::user("ann")).await);
+    let index = key(server, ":u:ann").await;
+    run(server, &["SET", &index, "text"]).await;
+    let epoch = index.replace(":u:ann", ":gc:broken");
+    run(server, &["SET", &epoch, "text"]).await;
+    server.advance_clock(MINUTE * 40).await.expect("another time");
+    assert_eq!(truth.reap().await.expect("reaped"), 3);
+    for token in [&mine, &expires, &other] {
+        assert_eq!(standing(truth, token).await, Lookup::Expired);
+    }
+}
+
+#[tokio::test]
+async fn a_broken_session_is_in_no_revocations_way() {
+    let (scene, broken) = still().await;
+    let (server, truth) = (&scene.server, &scene.truth);
+    let hash = key(server, ":s:").await;
+    run(server, &["HSET", &hash, "a", "short"]).await;
+    let well = created(truth, NewSession::user("ann").company("acme")).await;
+    assert_eq!(truth.revoke_user("ann", "left").await.expect("they ended"), 1);
+    assert_eq!(standing(truth, &well).await, revoked("left"));
+    assert_eq!(truth.revoke_company("acme", "sold").await.expect("they ended"), 0);
+    assert_eq!(truth.load(&broken).await.expect_err("it is").kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
 async fn with_memory_full_sessions_are_found_and_ended_and_none_is_changed() {
     let (scene, token) = still().await;
     let (server, truth) = (&scene.server, &scene.truth);
