@@ -103,6 +103,7 @@ macro_rules! on_every_backend {
     };
 }
 
+mod edges;
 mod export;
 mod legacy;
 mod typed;

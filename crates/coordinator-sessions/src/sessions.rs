@@ -213,12 +213,13 @@ impl Sessions {
             return Ok(Lookup::Live(session));
         }
         let throttle = Some(self.options.throttle_ms());
+        let begun = self.options.local_stale.map(|_| self.inner.local.begin(token));
         let found = self.look(token, throttle).await?;
-        if self.options.local_stale.is_some()
+        if let Some(begun) = begun
             && let Lookup::Live(session) = &found
             && session.token().is_none()
         {
-            self.inner.local.put(token, session, self.inner.backend.clock());
+            self.inner.local.put(token, session, begun, self.inner.backend.clock());
         }
         Ok(found)
     }

@@ -21,6 +21,7 @@ on_every_backend! {
     every_flipped_byte_is_refused
     what_is_cut_off_or_missing_is_noticed
     sessions_move_from_memory_to_a_file_and_on
+    what_is_ended_there_between_two_migrations_is_ended_here
 }
 
 async fn exported(sessions: &Sessions, filter: &Filter) -> String {
@@ -405,4 +406,23 @@ async fn sessions_move_from_memory_to_a_file_and_on(stage: Stage) {
     assert_eq!(standing(&stage.peer, &tokens[4]).await, revoked("logout"));
     assert_eq!(standing(&stage.peer, &tokens[60]).await, Lookup::Live(()));
     assert_eq!(count(&stage.peer).await, 60);
+}
+
+async fn what_is_ended_there_between_two_migrations_is_ended_here(stage: Stage) {
+    let (old, new) = (&stage.sessions, stage.elsewhere().await);
+    let logged_out = created(old, NewSession::user("ann")).await;
+    let left = created(old, NewSession::user("bob").company("acme")).await;
+    let stays = created(old, NewSession::user("cleo")).await;
+    assert_eq!(new.migrate_from(old).await.expect("migrated").restored, 3);
+    old.invalidate(&logged_out, "logout").await.expect("an answer");
+    old.revoke_company("acme", "sold").await.expect("an answer");
+    let later = created(old, NewSession::user("ann")).await;
+    for _ in 0..2 {
+        new.migrate_from(old).await.expect("migrated");
+        assert_eq!(standing(&new, &logged_out).await, revoked("logout"));
+        assert_eq!(standing(&new, &left).await, revoked("sold"));
+        for token in [&stays, &later] {
+            assert_eq!(standing(&new, token).await, Lookup::Live(()));
+        }
+    }
 }

@@ -127,7 +127,8 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         shard.bury(other, session, "invalidated", "cap")?;
     }
     if new.announced {
-        shard.announce(&id.encode(), "created", Some(&session), "")?;
+        let event = if mode == 1 { "rotated" } else { "created" };
+        shard.announce(&id.encode(), event, Some(&session), "")?;
     }
     let evicted = leaving.len().try_into().unwrap_or(u64::MAX);
     Ok(Created::Made { written: session.written(now), evicted })

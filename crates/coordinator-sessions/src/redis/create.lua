@@ -80,6 +80,6 @@ for _, other in ipairs(leaving) do
   bury(base, other.id, other, 'invalidated', 'cap', now)
 end
 if ARGV[19] == '1' then
-  announce(base, id, 'created', s, '')
+  announce(base, id, mode == 1 and 'rotated' or 'created', s, '')
 end
 return {1, s.version, s.expiry, now, #leaving}

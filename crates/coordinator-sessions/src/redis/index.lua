@@ -38,7 +38,8 @@ end
 
 local function unindex(base, id, s)
   for _, key in ipairs(indexes(base, s)) do
-    redis.call('ZREM', key, id)
+    -- A key of another type is no index, and lists nobody.
+    redis.pcall('ZREM', key, id)
   end
 end
 
@@ -53,14 +54,19 @@ local function announce(base, id, event, s, reason)
   end
 end
 
--- Ends a session; the grave lasts as long as the session could have, so that nothing late revives
--- it.
-local function bury(base, id, s, event, reason, now)
-  sound(base, s)
+-- Ends a session, also where an index is broken; the grave lasts as long as the session could have,
+-- so that nothing late revives it.
+local function entomb(base, id, s, event, reason, now)
   redis.call('DEL', base .. 's:' .. id, base .. 'w:' .. id)
   unindex(base, id, s)
   local expired = event == 'expired'
   local rest = expired and REMEMBERED or math.max(s.created + s.absolute - now, 0) + REMEMBERED
   redis.call('SET', base .. 't:' .. id, expired and 'e' or 'r' .. reason, 'PX', rest)
   announce(base, id, event, s, reason)
+end
+
+-- The same where nothing is broken.
+local function bury(base, id, s, event, reason, now)
+  sound(base, s)
+  entomb(base, id, s, event, reason, now)
 end

@@ -9,6 +9,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 local ended = 0
+redis.call('XLEN', base .. 'ev')
 for _, id in ipairs(ids) do
   local s = passing(base .. 's:' .. id)
   if not s then
@@ -19,8 +20,10 @@ for _, id in ipairs(ids) do
   elseif s.expiry > now then
     redis.call('ZADD', KEYS[1], s.expiry, id)
   else
-    local gone, reason = revoked(base, s)
-    bury(base, id, s, gone and 'invalidated' or 'expired', gone and reason or '', now)
+    -- Neither an epoch that cannot be read nor a broken index may be in the way of others.
+    local told, gone, reason = pcall(revoked, base, s)
+    gone = told and gone
+    entomb(base, id, s, gone and 'invalidated' or 'expired', gone and reason or '', now)
     ended = ended + 1
   end
 end

@@ -13,8 +13,7 @@ local from, count = tonumber(ARGV[2]), tonumber(ARGV[3])
 local ids = redis.call('ZRANGE', KEYS[1], from, from + count - 1)
 local ended = 0
 for _, id in ipairs(ids) do
-  local got = redis.call('HMGET', base .. 's:' .. id, 'a', 'm')
-  local s = got[1] and got[2] and session(base .. 's:' .. id, got[1], got[2])
+  local s = passing(base .. 's:' .. id)
   local gone, reason = false, ''
   if s then
     gone, reason = revoked(base, s)

@@ -274,7 +274,7 @@ impl Sessions {
         let departed = self.inner.backend.depart(place, Some(&new.digest), Some(&departure));
         // Else it was rotated, moved or ended meanwhile.
         let Found::Live(moving) = departed.await? else { return Ok(Outcome::Skipped) };
-        let arrived = self.arrive(place, moving).await?;
+        let arrived = self.arrive(place, moving, false).await?;
         Ok(if arrived { Outcome::Migrated } else { Outcome::Revoked })
     }
 }

@@ -56,7 +56,7 @@ impl Sessions {
     /// Takes the steps of a move that are left, whoever began it; whether it moves.
     async fn carry_on(&self, place: Place) -> Result<bool> {
         match self.inner.backend.depart(place, None, None).await? {
-            Found::Live(moving) => self.arrive(place, moving).await.map(|_| true),
+            Found::Live(moving) => self.arrive(place, moving, true).await.map(|_| true),
             _ => Ok(false),
         }
     }
@@ -71,7 +71,13 @@ impl Sessions {
     }
 
     /// The second and the third step; whether it arrived, rather than being revoked on its way.
-    pub(super) async fn arrive(&self, from: Place, moving: Moving) -> Result<bool> {
+    /// That it has another token and user is told where it arrives, once.
+    pub(super) async fn arrive(
+        &self,
+        from: Place,
+        moving: Moving,
+        announced: bool,
+    ) -> Result<bool> {
         let Moving { shard, of_user, names, checksum, digest, record, .. } = moving;
         if names.checksum() != checksum {
             let why = "the names of a session that moves are not what was written";
@@ -96,7 +102,7 @@ impl Sessions {
                 of_company: same_company.then_some(record.of_company),
             }),
             names,
-            announced: false,
+            announced,
         };
         match self.inner.backend.create(&new).await? {
             // Buried: it arrived, and was ended there.

@@ -41,7 +41,7 @@ impl Default for Options {
 impl Options {
     pub(super) fn throttle_ms(&self) -> i64 {
         let most = (self.idle / 10).min(Duration::from_mins(1));
-        in_ms(self.throttle.unwrap_or(most))
+        in_ms(self.throttle.unwrap_or(most).min(ABSOLUTE_MAX))
     }
 }
 
@@ -73,15 +73,15 @@ impl Sessions {
     }
 
     /// How often the activity of a session is written down at most. By default a tenth of the idle
-    /// timeout, and at most a minute.
+    /// timeout, and at most a minute. What is over 400 days counts as so many.
     pub fn with_touch_throttle(self, throttle: Duration) -> Self {
         self.with(|options| options.throttle = Some(throttle))
     }
 
     /// For how long a token still finds its session after a rotation replaced it, for requests
-    /// that were on their way.
+    /// that were on their way. At most 400 days: longer than any session lives.
     pub fn with_rotation_grace(self, grace: Duration) -> Self {
-        self.with(|options| options.grace = grace)
+        self.with(|options| options.grace = grace.min(ABSOLUTE_MAX))
     }
 
     /// How many sessions one user may have at once, and what becomes of one more; by default any
@@ -106,8 +106,8 @@ impl Sessions {
         self.with(|options| options.announces_updates = true)
     }
 
-    /// Answers [`load`](Self::load) from this process for so long after it asked the backend. Off
-    /// by default: a session that was ended elsewhere is then let in for so long, and activity is
+    /// Answers [`load`](Self::load) from this process for so long after it asked the backend, and
+    /// at most for half the idle timeout of the session. Off by default: a session that was ended elsewhere is then let in for so long, and activity is
     /// counted as late. Changes by this client are seen at once.
     pub fn with_local_cache(self, stale: Duration) -> Self {
         self.with(|options| options.local_stale = Some(stale))

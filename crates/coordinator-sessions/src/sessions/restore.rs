@@ -10,18 +10,23 @@ use super::{
     shard_of,
 };
 use crate::{
-    backend::{Before, Created, Existing, FIELDS_MAX, Names, New, Origin, Place, SHARDS},
+    backend::{Before, Created, Existing, FIELDS_MAX, From, Names, New, Origin, Place, SHARDS},
     token::{Digest, Id},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use coordinator_core::{Error, ErrorKind, Result};
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 
 /// How many sessions are written at once.
 const AT_ONCE: usize = 32;
 /// The longest line in bytes.
 const LINE_MAX: u64 = 256 * 1024 * 1024;
+/// How many events are read at once.
+const PAGE: usize = 1000;
+/// For how long a shard keeps its events at most.
+const EVENTS_KEPT: Duration = Duration::from_hours(24 * 7);
 /// What a server can reckon with exactly.
 const NUMBER_MAX: i64 = 1 << 53;
 
@@ -121,7 +126,8 @@ impl Sessions {
     ///
     /// As an [`export`](Self::export) there that is restored here in
     /// [`RestoreMode::NewerWins`]: run again, it brings along what was created and changed since,
-    /// and what was changed here alone stays.
+    /// and what was changed here alone stays. What was ended there since is ended here, too, as
+    /// far as its [events](Self::history) tell.
     ///
     /// # Errors
     /// As [`restore`](Self::restore).
@@ -147,7 +153,29 @@ impl Sessions {
         progress: impl FnMut(&Restored),
     ) -> Result<Restored> {
         let lines = Box::new(other.export(&Filter::all())?);
-        self.restore_lines(Source::<tokio::io::Empty>::Export(lines), mode, progress).await
+        let lines = Source::<tokio::io::Empty>::Export(lines);
+        let restored = self.restore_lines(lines, mode, progress).await?;
+        self.end_as_there(other).await?;
+        Ok(restored)
+    }
+
+    /// Ends what an earlier migration copied and was ended there since.
+    async fn end_as_there(&self, other: &Self) -> Result<()> {
+        for shard in 0..SHARDS {
+            let mut from = From::Ago(EVENTS_KEPT);
+            loop {
+                let page = other.inner.backend.happened(shard, from, PAGE).await?;
+                let Some(last) = page.last() else { break };
+                from = From::After(last.at);
+                for ended in page.iter().filter(|one| one.event == "invalidated") {
+                    let Some(id) = Id::decode(&ended.id) else { continue };
+                    let place = Place { shard, id };
+                    self.inner.backend.invalidate(place, None, &ended.reason).await?;
+                }
+            }
+        }
+        self.inner.local.forget_all();
+        Ok(())
     }
 
     async fn restore_lines<R: AsyncBufRead + Unpin>(

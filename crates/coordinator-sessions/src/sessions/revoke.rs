@@ -6,7 +6,7 @@ use crate::{
     token::{Reference, Token},
 };
 use coordinator_core::{Error, Result, key::Name};
-use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
+use futures::stream::{StreamExt as _, iter};
 
 /// How many sessions a step looks at.
 const BATCH: usize = 100;
@@ -91,7 +91,8 @@ impl Sessions {
     /// [`revoke_user`](Self::revoke_user), in every shard.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// As [`invalidate`](Self::invalidate). Those in the shards that could be reached have ended
+    /// then, and a second call ends the others.
     ///
     /// # Cancel safety
     /// As [`revoke_user`](Self::revoke_user).
@@ -109,19 +110,26 @@ impl Sessions {
                     backend.epoch(shard, whole, to).await
                 })
                 .buffer_unordered(AT_ONCE)
+                .collect::<Vec<Result<i64>>>()
+        };
+        // Where a shard fails, as while its node is down, those in the others end none the less.
+        let raised = raise(Raise::Above("")).await;
+        self.inner.local.forget_all();
+        let Some(highest) = raised.iter().flatten().max().copied() else {
+            // Nobody answers, so nobody is asked again.
+            return raised.into_iter().collect::<Result<Vec<_>>>().map(|_| 0);
         };
         // Everywhere the same at last: a session that moves meanwhile finds it higher than the one
         // it knew.
-        let highest = raise(Raise::Above(""))
-            .try_fold(0, |highest, epoch| std::future::ready(Ok(epoch.max(highest))));
-        let highest = highest.await;
-        self.inner.local.forget_all();
-        raise(Raise::To(highest?, "")).try_collect::<Vec<_>>().await?;
-        iter(0..SHARDS)
+        let raised = raised.into_iter().chain(raise(Raise::To(highest, "")).await);
+        let raised = raised.collect::<Result<Vec<_>>>();
+        let swept: Vec<_> = iter(0..SHARDS)
             .map(|shard| self.sweep(shard, whole))
             .buffer_unordered(AT_ONCE)
-            .try_fold(0, |sum, ended| std::future::ready(Ok(sum + ended)))
-            .await
+            .collect()
+            .await;
+        raised?;
+        swept.into_iter().sum()
     }
 
     /// Clears up what a whole revocation ended in a shard.

@@ -217,7 +217,7 @@ impl Sessions {
         Ok(Some(match found {
             Found::Live(moving) => {
                 let (wrapped, shard) = (moving.wrapped, moving.shard);
-                self.arrive(at.place(), moving).await?;
+                self.arrive(at.place(), moving, true).await?;
                 Lookup::Live(Rotated::Done(at.unwrap(&wrapped, shard)))
             }
             Found::Absent => Lookup::Absent,

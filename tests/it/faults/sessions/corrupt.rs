@@ -4,10 +4,10 @@
 use super::{
     Kept, PATIENCE, SECOND, Scene, created, dump, live, revoked, scene, shard_of, standing,
 };
-use coordinator_core::{Error, ErrorKind};
+use coordinator_core::{Error, ErrorKind, key::Name};
 use coordinator_harness::{RedisServer, Resp, eventually};
 use coordinator_sessions::{
-    CapPolicy, Lookup, NewSession, Patch, Rotation, SessionEventKind, Sessions, Token,
+    CapPolicy, Filter, Lookup, NewSession, Patch, Rotation, SessionEventKind, Sessions, Token,
 };
 use std::time::Duration;
 
@@ -270,6 +270,72 @@ async fn a_broken_session_is_in_nobodys_way() {
         .collect();
     told.sort();
     assert_eq!(told, [None, Some("vanished".to_owned())]);
+}
+
+/// A user whose sessions are behind all that is asked at once with the first shard.
+fn far_away() -> String {
+    let mut users = (0..).map(|number| format!("user {number}"));
+    let far = |user: &String| Name::new(user).expect("a name").shard(64) > 40;
+    users.find(far).expect("users are everywhere")
+}
+
+#[tokio::test]
+async fn a_broken_shard_is_in_no_others_way() {
+    let Scene { server, proxy: _proxy, sessions: _, truth } = scene().await;
+    let user = far_away();
+    let idle = NewSession::user(&user).with_idle_timeout(MINUTE);
+    let expires = created(&truth, idle).await;
+    let ends = created(&truth, NewSession::user(&user).company("acme")).await;
+    let index = key(&server, ":x").await;
+    let (base, _) = index.rsplit_once("{s").expect("a shard");
+    run(&server, &["SET", &format!("{base}{{s0}}:x"), "text"]).await;
+    run(&server, &["RPUSH", &format!("{base}{{s0}}:gc:acme"), "a list"]).await;
+    server.advance_clock(MINUTE * 5).await.expect("another time");
+
+    let error = truth.reap().await.expect_err("the first shard is broken");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
+    let stats = truth.count(&Filter::user(&user)).await.expect("a count");
+    assert_eq!(stats, 1);
+    let left = run(&server, &["ZCARD", &index]).await;
+    assert_eq!(left.as_int(), Some(1), "the one that expired was reaped");
+    assert_eq!(standing(&truth, &expires).await, Lookup::Expired);
+
+    let error = truth.revoke_company("acme", "sold").await.expect_err("so is its epoch");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
+    assert_eq!(standing(&truth, &ends).await, revoked("sold"));
+    let left = run(&server, &["ZCARD", &index]).await;
+    assert_eq!(left.as_int(), Some(0), "it was cleared up");
+}
+
+#[tokio::test]
+async fn a_broken_index_is_in_no_reapers_way() {
+    let (scene, mine) = still().await;
+    let (server, truth) = (&scene.server, &scene.truth);
+    let of_broken = NewSession::user("ann").company("broken");
+    let (expires, other) =
+        (created(truth, of_broken).await, created(truth, NewSession::user("ann")).await);
+    let index = key(server, ":u:ann").await;
+    run(server, &["SET", &index, "text"]).await;
+    let epoch = index.replace(":u:ann", ":gc:broken");
+    run(server, &["SET", &epoch, "text"]).await;
+    server.advance_clock(MINUTE * 40).await.expect("another time");
+    assert_eq!(truth.reap().await.expect("reaped"), 3);
+    for token in [&mine, &expires, &other] {
+        assert_eq!(standing(truth, token).await, Lookup::Expired);
+    }
+}
+
+#[tokio::test]
+async fn a_broken_session_is_in_no_revocations_way() {
+    let (scene, broken) = still().await;
+    let (server, truth) = (&scene.server, &scene.truth);
+    let hash = key(server, ":s:").await;
+    run(server, &["HSET", &hash, "a", "short"]).await;
+    let well = created(truth, NewSession::user("ann").company("acme")).await;
+    assert_eq!(truth.revoke_user("ann", "left").await.expect("they ended"), 1);
+    assert_eq!(standing(truth, &well).await, revoked("left"));
+    assert_eq!(truth.revoke_company("acme", "sold").await.expect("they ended"), 0);
+    assert_eq!(truth.load(&broken).await.expect_err("it is").kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]
