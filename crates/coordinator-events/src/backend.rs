@@ -45,12 +45,22 @@ pub(crate) enum Posted {
     Fenced(u64),
 }
 
+/// What is before an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// The event of its epoch with the number before.
+    Dense,
+    /// An epoch begins, after this event of another.
+    Last(Id),
+    /// The scope begins.
+    Nothing,
+}
+
 /// An event as it is stored, nonce and envelope apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) id: Id,
-    /// Where an epoch begins: the last event before it, or none if there was none.
-    pub(crate) before: Option<Option<Id>>,
+    pub(crate) before: Before,
     pub(crate) nonce: Nonce,
     pub(crate) envelope: Bytes,
 }
@@ -82,6 +92,9 @@ pub(crate) enum Heard<T> {
     /// What came is not of our making.
     Noise,
 }
+
+/// An announcement with its number.
+pub(crate) type Announced = (u64, Bytes);
 
 /// Listens to a channel.
 pub(crate) trait Feed<T>: Send {
@@ -209,7 +222,7 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     fn announced<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<u64>>;
 
     /// Listens to a topic; each announcement with its number.
-    fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<(u64, Bytes)>>>>;
+    fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<Announced>>>>;
 
     /// Takes work.
     fn take<'a>(&'a self, crew: &'a Crew, take: &'a Take) -> BoxFuture<'a, Result<Taken>>;

@@ -8,8 +8,8 @@ mod streams;
 
 use crate::{
     backend::{
-        Attempt, Backend, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed, From, Heard, Letter,
-        Page, Posted, Standing, Stored, Take, Taken,
+        Announced, Attempt, Backend, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed, From, Heard,
+        Letter, Page, Posted, Standing, Stored, Take, Taken,
     },
     cursor::Id,
 };
@@ -48,17 +48,17 @@ struct State {
     topics: HashMap<String, Expiring<u64>>,
     groups: HashMap<Crew, Expiring<Group>>,
     listeners: HashMap<String, broadcast::Sender<Stored>>,
-    followers: HashMap<String, broadcast::Sender<(u64, Bytes)>>,
+    followers: HashMap<String, broadcast::Sender<Announced>>,
     writes: u64,
 }
 
-/// What is there and has not expired.
+/// What is there and has not expired: a key of a server lasts its last ms.
 fn live<'a, K: std::hash::Hash + Eq, V>(
     all: &'a mut HashMap<K, Expiring<V>>,
     key: &K,
     now: i64,
 ) -> Option<&'a mut Expiring<V>> {
-    if all.get(key).is_some_and(|(_, until)| *until <= now) {
+    if all.get(key).is_some_and(|(_, until)| *until < now) {
         all.remove(key);
     }
     all.get_mut(key)
@@ -72,11 +72,11 @@ impl State {
     fn sweep(&mut self, now: i64) {
         self.writes += 1;
         if self.writes.is_multiple_of(SWEEP) {
-            self.streams.retain(|_, (_, until)| *until > now);
-            self.reigns.retain(|_, (_, until)| *until > now);
-            self.once.retain(|_, (_, until)| *until > now);
-            self.topics.retain(|_, (_, until)| *until > now);
-            self.groups.retain(|_, (_, until)| *until > now);
+            self.streams.retain(|_, (_, until)| *until >= now);
+            self.reigns.retain(|_, ((), until)| *until >= now);
+            self.once.retain(|_, (_, until)| *until >= now);
+            self.topics.retain(|_, (_, until)| *until >= now);
+            self.groups.retain(|_, (_, until)| *until >= now);
             self.listeners.retain(|_, sender| sender.receiver_count() > 0);
             self.followers.retain(|_, sender| sender.receiver_count() > 0);
         }
@@ -224,7 +224,7 @@ impl Backend for Embedded {
         })
     }
 
-    fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<(u64, Bytes)>>>> {
+    fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<Announced>>>> {
         self.step(|state, _| Box::new(subscribed(&mut state.followers, topic)) as Box<_>)
     }
 

@@ -3,7 +3,7 @@
 //! Nothing here reads or waits.
 
 use crate::{
-    backend::{Page, Stored},
+    backend::{Before, Page, Stored},
     cursor::{Cursor, Id},
 };
 
@@ -74,9 +74,9 @@ pub struct Gap {
 /// Whether an event comes right after a place, with nothing between.
 pub(crate) fn follows(at: Id, event: &Stored) -> bool {
     match event.before {
-        None => event.id.epoch == at.epoch && at != Id::START && event.id == at.next(),
-        Some(None) => at == Id::START && event.id.number == 0,
-        Some(Some(before)) => event.id.number == 0 && before == at,
+        Before::Dense => event.id.epoch == at.epoch && at != Id::START && event.id == at.next(),
+        Before::Nothing => at == Id::START && event.id.number == 0,
+        Before::Last(before) => event.id.number == 0 && before == at,
     }
 }
 
@@ -87,25 +87,26 @@ fn between(from: Cursor, event: &Stored) -> Gap {
     let gap = |lost, reason| Gap { lost, reason, from, to };
     let same = event.id.epoch == at.epoch;
     match event.before {
-        None if same => {
+        Before::Dense if same => {
             gap(Lost::Exactly(event.id.number.saturating_sub(at.number + 1)), GapReason::Trimmed)
         }
         // The first of that epoch are gone, and with them how it began.
-        None => gap(Lost::AtLeast(event.id.number), GapReason::Trimmed),
-        Some(None) => gap(Lost::AtLeast(0), GapReason::Reset),
-        Some(Some(before)) if before < at => gap(Lost::AtLeast(0), GapReason::RolledBack),
-        Some(Some(before)) if before.epoch == at.epoch && at != Id::START => {
+        Before::Dense => gap(Lost::AtLeast(event.id.number), GapReason::Trimmed),
+        Before::Nothing => gap(Lost::AtLeast(0), GapReason::Reset),
+        Before::Last(before) if before < at => gap(Lost::AtLeast(0), GapReason::RolledBack),
+        Before::Last(before) if before.epoch == at.epoch && at != Id::START => {
             gap(Lost::Exactly(before.number - at.number), GapReason::Trimmed)
         }
-        Some(Some(before)) => gap(Lost::AtLeast(before.number + 1), GapReason::Trimmed),
+        Before::Last(before) => gap(Lost::AtLeast(before.number + 1), GapReason::Trimmed),
     }
 }
 
 /// The place right before an event, as far as its id tells.
-fn behind(event: &Stored) -> Id {
+pub(crate) fn behind(event: &Stored) -> Id {
     match event.before {
-        Some(before) => before.unwrap_or(Id::START),
-        None => Id { number: event.id.number.saturating_sub(1), ..event.id },
+        Before::Last(before) => before,
+        Before::Nothing => Id::START,
+        Before::Dense => Id { number: event.id.number.saturating_sub(1), ..event.id },
     }
 }
 
@@ -197,11 +198,12 @@ mod tests {
 
     fn event(epoch: u64, number: u64) -> Stored {
         let nonce = (epoch * 1000 + number).to_be_bytes();
-        Stored { id: id(epoch, number), before: None, nonce, envelope: Bytes::new() }
+        Stored { id: id(epoch, number), before: Before::Dense, nonce, envelope: Bytes::new() }
     }
 
     fn first(epoch: u64, before: Option<Id>) -> Stored {
-        Stored { before: Some(before), ..event(epoch, 0) }
+        let before = before.map_or(Before::Nothing, Before::Last);
+        Stored { before, ..event(epoch, 0) }
     }
 
     fn at(epoch: u64, number: u64) -> Cursor {

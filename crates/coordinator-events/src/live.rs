@@ -2,7 +2,7 @@
 //! counted.
 
 use crate::{
-    backend::{Backend, Feed, Heard},
+    backend::{Announced, Backend, Feed, Heard},
     cursor::Cursor,
     envelope::{Event, Head, RawEvent, frame},
     events::{Events, in_ms},
@@ -19,6 +19,8 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 const STEP: &str = "events.announce";
 /// How often the count is looked at where nothing is heard.
 const LOOK: Duration = Duration::from_secs(2);
+/// For how long what was counted may be on its way.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// A topic, from [`Events::live`].
 #[derive(Debug, Clone)]
@@ -80,8 +82,9 @@ impl Live {
             live: self.clone(),
             feed,
             alarm,
-            last: Last::Before(base),
+            last: base,
             unsure: false,
+            counted: None,
             waiting: None,
             data: PhantomData,
         })
@@ -100,21 +103,17 @@ pub enum LiveItem<T> {
     Unreadable(Unreadable),
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Last {
-    /// Nothing was heard yet; when it began to listen, so many had been announced.
-    Before(u64),
-    At(u64),
-}
-
 /// The announcements on a topic.
 pub struct LiveSubscription<T> {
     live: Live,
-    feed: Box<dyn Feed<(u64, Bytes)>>,
+    feed: Box<dyn Feed<Announced>>,
     alarm: BoxFuture<'static, ()>,
-    last: Last,
+    /// The number of the last that was heard, or counted.
+    last: u64,
     /// Something may have been missed.
     unsure: bool,
+    /// So many were announced a while ago.
+    counted: Option<u64>,
     /// Told after the loss before it.
     waiting: Option<Bytes>,
     data: PhantomData<fn() -> T>,
@@ -140,46 +139,49 @@ impl<T: DeserializeOwned> LiveSubscription<T> {
                 && let Ok(count) = self.live.backend().announced(&self.live.topic).await
             {
                 self.unsure = false;
-                let last = match self.last {
-                    Last::Before(last) | Last::At(last) => last,
-                };
-                // What is still on its way is told as lost and then comes: never the other way.
-                if count > last {
-                    self.last = Last::At(count);
-                    return LiveItem::Lost(Lost::Exactly(count - last));
+                if count < self.last {
+                    // The count began anew.
+                    self.last = count;
+                    return LiveItem::Lost(Lost::AtLeast(count));
                 }
-                continue;
+                self.counted = Some(count);
+                self.alarm = self.live.backend().clock().sleep(ON_ITS_WAY);
             }
-            match select(self.feed.next(), &mut self.alarm).await {
-                Either::Left((Heard::It((number, envelope)), _)) => {
+            let heard = match select(self.feed.next(), &mut self.alarm).await {
+                Either::Left((heard, _)) => heard,
+                Either::Right(_) => {
+                    self.alarm = self.live.backend().clock().sleep(LOOK);
+                    let last = self.last;
+                    match self.counted.take() {
+                        Some(count) if count > last => {
+                            self.last = count;
+                            return LiveItem::Lost(Lost::Exactly(count - last));
+                        }
+                        Some(_) => Heard::Noise,
+                        None => Heard::Lost,
+                    }
+                }
+            };
+            match heard {
+                Heard::It((number, envelope)) => {
                     if let Some(lost) = self.heard(number) {
                         self.waiting = Some(envelope);
                         return LiveItem::Lost(lost);
                     }
                     return told(&envelope);
                 }
-                Either::Left((Heard::Noise, _)) => {}
-                Either::Left((Heard::Lost, _)) => self.unsure = true,
-                Either::Right(_) => {
-                    self.alarm = self.live.backend().clock().sleep(LOOK);
-                    self.unsure = true;
-                }
+                Heard::Noise => {}
+                Heard::Lost => self.unsure = true,
             }
         }
     }
 
     /// What lies between the last announcement and this one.
     fn heard(&mut self, number: u64) -> Option<Lost> {
-        let last = match std::mem::replace(&mut self.last, Last::At(number)) {
-            // Announced while it began to listen.
-            Last::Before(base) if number <= base => return None,
-            Last::Before(last) | Last::At(last) => last,
-        };
-        if number <= last {
-            // The count began anew.
-            return Some(Lost::AtLeast(number.saturating_sub(1)));
-        }
-        (number > last + 1).then_some(Lost::Exactly(number - last - 1))
+        // Not later: announced while it began to listen, or told as lost and come all the same, or
+        // the count began anew, which the next look finds.
+        let last = std::mem::replace(&mut self.last, number);
+        (number > last + 1).then(|| Lost::Exactly(number - last - 1))
     }
 }
 

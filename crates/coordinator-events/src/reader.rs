@@ -4,7 +4,7 @@ use crate::{
     backend::{From, PAGE, Page},
     cursor::Cursor,
     envelope::RawEvent,
-    gap::{Gap, GapReason, follows, hole, join},
+    gap::{Gap, GapReason, behind, follows, hole, join},
     hub::{Hub, jittered},
     ring::{Ring, Slot},
     subscribe::{Position, SlowReader},
@@ -160,10 +160,7 @@ impl Reader {
         if earliest && let Some(page) = &page {
             // What is no longer there was not asked for.
             self.at = match page.events.first() {
-                Some(first) => match first.before {
-                    Some(before) => Cursor { id: before.unwrap_or_default(), nonce: None },
-                    None => before_it(first.id),
-                },
+                Some(first) => Cursor { id: behind(first), nonce: None },
                 None => Cursor { id: page.last, nonce: None },
             };
         }
@@ -180,9 +177,4 @@ impl Reader {
         }
         self.mode = if full { Mode::Paging { earliest: false } } else { Mode::Live(resume) };
     }
-}
-
-fn before_it(id: crate::cursor::Id) -> Cursor {
-    let number = id.number.saturating_sub(1);
-    Cursor { id: crate::cursor::Id { number, ..id }, nonce: None }
 }

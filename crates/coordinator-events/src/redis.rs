@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Again, Attempt, Backend, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed, From, Heard,
-        Letter, Page, Posted, SHARDS, Standing, Stored, Take, Taken,
+        Again, Announced, Attempt, Backend, Before, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed,
+        From, Heard, Letter, Page, Posted, SHARDS, Standing, Stored, Take, Taken,
     },
     cursor::{Id, Nonce},
 };
@@ -130,11 +130,11 @@ fn apart(step: &'static str, mut frame: Bytes) -> Result<(Nonce, Bytes)> {
 }
 
 /// What stands before the id where an epoch begins; `*` elsewhere.
-fn before(text: &str) -> Option<Option<Option<Id>>> {
+fn before(text: &str) -> Option<Before> {
     match text {
-        "*" => Some(None),
-        "" => Some(Some(None)),
-        id => id.parse().ok().map(|id| Some(Some(id))),
+        "*" => Some(Before::Dense),
+        "" => Some(Before::Nothing),
+        id => id.parse().ok().map(Before::Last),
     }
 }
 
@@ -151,13 +151,13 @@ fn told(payload: &Bytes) -> Option<Stored> {
     let head = std::str::from_utf8(&payload[..end]).ok()?;
     let (id, before) = match head.split_once('<') {
         Some((id, text)) => (id, before(text)?),
-        None => (head, None),
+        None => (head, Before::Dense),
     };
     let (nonce, envelope) = apart("events.listen", payload.slice(end + 1..)).ok()?;
     Some(Stored { id: id.parse().ok()?, before, nonce, envelope })
 }
 
-fn announced(payload: &Bytes) -> Option<(u64, Bytes)> {
+fn announced(payload: &Bytes) -> Option<Announced> {
     let end = payload.iter().take(24).position(|byte| *byte == b' ')?;
     let number = std::str::from_utf8(&payload[..end]).ok()?.parse().ok()?;
     Some((number, payload.slice(end + 1..)))
@@ -292,11 +292,11 @@ impl Backend for Redis {
         })
     }
 
-    fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<(u64, Bytes)>>>> {
+    fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<Announced>>>> {
         Box::pin(async move {
             let subscription = self.connection.subscribe(&self.topic(topic)).await?;
             let channel = Channel { subscription, read: announced };
-            Ok(Box::new(channel) as Box<dyn Feed<(u64, Bytes)>>)
+            Ok(Box::new(channel) as Box<dyn Feed<Announced>>)
         })
     }
 

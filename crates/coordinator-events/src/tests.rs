@@ -1,1 +1,55 @@
-//! Port level: every step on both backends.
+//! Port level: every step on both backends, and what the scripts alone can do wrong.
+
+#[cfg(feature = "redis")]
+mod scripts;
+mod stage;
+mod steps;
+#[cfg(feature = "redis")]
+mod twins;
+
+use crate::{
+    backend::{Attempt, Crew, Entry, Take},
+    cursor::Id,
+};
+use bytes::Bytes;
+use coordinator_core::key::Name;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+/// An event of this number, of whatever epoch.
+fn entry(number: u8) -> Entry {
+    let frame: Bytes = [[number; 8].as_slice(), b"envelope ", &[number]].concat().into();
+    Entry {
+        epoch: 0,
+        check: false,
+        strict: false,
+        frame,
+        keep: 1000,
+        ttl_ms: DAY_MS,
+        once: None,
+        replicas: None,
+    }
+}
+
+fn crew(scope: &str, group: &str) -> Crew {
+    Crew { scope: name(scope), group: name(group) }
+}
+
+fn take(consumer: &str, most: usize) -> Take {
+    Take {
+        consumer: consumer.to_owned(),
+        most,
+        lease_ms: 1000,
+        deliveries: 2,
+        begin: Some(Id::START),
+        ttl_ms: 60_000,
+    }
+}
+
+fn attempt(id: Id, number: u32) -> Attempt {
+    Attempt { id, number }
+}

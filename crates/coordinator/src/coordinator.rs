@@ -7,6 +7,7 @@ use coordinator_core::{
 };
 #[cfg(feature = "redis")]
 use coordinator_core::{config::Fallback, redis::Connection};
+use coordinator_events::Events;
 use coordinator_locks::Locks;
 use coordinator_ratelimit::RateLimiter;
 use coordinator_sessions::{Conversations, Documents, Sessions, Store};
@@ -18,6 +19,7 @@ pub struct Coordinator {
     config: Config,
     locks: Locks,
     limits: RateLimiter,
+    events: Events,
     persisted: Persisted,
     #[cfg(feature = "redis")]
     connection: Option<Connection>,
@@ -59,6 +61,7 @@ impl Coordinator {
         Self {
             locks: Locks::embedded_with_clock(config.clock().clone()),
             limits: RateLimiter::embedded_with_clock(config.clock().clone()),
+            events: Events::embedded_with_clock(config.clock().clone()),
             persisted: Persisted::embedded_in(store, &config),
             config,
             #[cfg(feature = "redis")]
@@ -99,8 +102,9 @@ impl Coordinator {
             }
             connected => (connected?, true),
         };
-        let (limits, persisted) = if found {
-            (RateLimiter::redis(&connection), Persisted::redis(&connection, &config))
+        let (limits, events, persisted) = if found {
+            let (limits, events) = (RateLimiter::redis(&connection), Events::redis(&connection));
+            (limits, events, Persisted::redis(&connection, &config))
         } else {
             let store = match config.fallback() {
                 Fallback::File(path) => Store::file(path)?,
@@ -108,10 +112,11 @@ impl Coordinator {
             };
             let store = store.with_clock(config.clock().clone());
             let limits = RateLimiter::embedded_with_clock(config.clock().clone());
-            (limits, Persisted::embedded_in(&store, &config))
+            let events = Events::embedded_with_clock(config.clock().clone());
+            (limits, events, Persisted::embedded_in(&store, &config))
         };
         let locks = Locks::redis(&connection);
-        Ok(Self { config, locks, limits, persisted, connection: Some(connection) })
+        Ok(Self { config, locks, limits, events, persisted, connection: Some(connection) })
     }
 
     #[cfg(not(feature = "redis"))]
@@ -133,6 +138,11 @@ impl Coordinator {
     /// Rate limits. After a fallback they are this process's own.
     pub fn limits(&self) -> &RateLimiter {
         &self.limits
+    }
+
+    /// Events. After a fallback they are this process's own.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Sessions. After a fallback they are this process's own, in memory or in the file that the

@@ -32,6 +32,7 @@ pub use coordinator::Coordinator;
 pub use coordinator_core::{
     Config, Error, ErrorKind, Result, clock, config, health, key, telemetry,
 };
+pub use coordinator_events as events;
 pub use coordinator_locks as locks;
 pub use coordinator_ratelimit as ratelimit;
 pub use coordinator_sessions as sessions;

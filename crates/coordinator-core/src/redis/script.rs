@@ -76,6 +76,12 @@ impl From<String> for Arg {
     }
 }
 
+impl From<Bytes> for Arg {
+    fn from(bytes: Bytes) -> Self {
+        Self(Value::Bytes(bytes))
+    }
+}
+
 impl From<&str> for Arg {
     fn from(text: &str) -> Self {
         Self(Value::Bytes(Bytes::copy_from_slice(text.as_bytes())))

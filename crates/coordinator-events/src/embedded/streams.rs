@@ -2,7 +2,7 @@
 
 use super::{State, live, ms};
 use crate::{
-    backend::{Entry, From, Page, Posted, Stored},
+    backend::{Before, Entry, From, Page, Posted, Stored},
     cursor::Id,
 };
 use coordinator_core::key::Name;
@@ -81,12 +81,19 @@ impl State {
         if entry.strict && (anew || epoch != entry.epoch) {
             return Posted::Fenced(epoch);
         }
+        let last = if !entry.check && !entry.strict && entry.epoch > epoch {
+            // As a server, which has overwritten it by then, and knows the last that is there.
+            let stream = self.streams.get(&name);
+            last.map(|_| stream.and_then(|(stream, _)| stream.events.back()).map(|event| event.id))
+        } else {
+            last.map(Some)
+        };
         let (id, before) = match last {
-            Some(last) if !anew => (last.next(), None),
+            Some(Some(last)) if !anew => (last.next(), Before::Dense),
             last => {
                 let now = u64::try_from(now).unwrap_or(0);
                 let epoch = now.max(epoch + 1).max(entry.epoch + 1);
-                (Id { epoch, number: 0 }, Some(last))
+                (Id { epoch, number: 0 }, last.flatten().map_or(Before::Nothing, Before::Last))
             }
         };
         let mut nonce = [0; 8];

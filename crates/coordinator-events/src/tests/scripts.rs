@@ -1,0 +1,77 @@
+//! What the scripts do on servers of all kinds, and with what others left there.
+
+use super::{entry, name, stage::Stage};
+use crate::{
+    backend::{Backend as _, Entry, From, Posted},
+    redis::SCRIPTS,
+};
+use coordinator_core::ErrorKind;
+use coordinator_harness::RedisServer;
+
+#[tokio::test]
+async fn every_script_compiles() {
+    let server = RedisServer::start().await.expect("a server");
+    for script in SCRIPTS {
+        let hash = server.command(&["SCRIPT", "LOAD", script.source()]).await.expect("an answer");
+        assert_eq!(hash.as_str(), Some(script.hash()), "{}", script.name());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_a_wrong_type_is_corrupt_and_stays_as_it_is() {
+    let stage = Stage::redis().await;
+    let scope = name("a");
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    let key = redis.stream(&scope);
+    server.command(&["SET", &key, "x", "EX", "100"]).await.expect("an answer");
+    for entry in [entry(1), Entry { epoch: 5, ..entry(1) }, Entry { check: true, ..entry(1) }] {
+        let error = redis.publish(&scope, &entry).await.expect_err("it is no stream");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+    let error = redis.read(&scope, From::First, 1).await.expect_err("it is no stream");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let left = server.command(&["GET", &key]).await.expect("an answer");
+    assert_eq!(left.as_str(), Some("x"));
+}
+
+#[tokio::test]
+async fn with_memory_full_nothing_is_published_and_all_can_be_read() {
+    let stage = Stage::redis().await;
+    let scope = name("a");
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    let Posted::New(first) = redis.publish(&scope, &entry(1)).await.expect("published") else {
+        panic!("it is not new")
+    };
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await.expect("an answer");
+    for epoch in [0, first.epoch] {
+        let once = Some((name("k"), 1000));
+        let entry = Entry { epoch, once, ..entry(2) };
+        let error = redis.publish(&scope, &entry).await.expect_err("memory is full");
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+    }
+    let page = redis.read(&scope, From::First, 9).await.expect("an answer").expect("a page");
+    assert_eq!((page.events.len(), page.last), (1, first));
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_server_that_was_started_anew_begins_an_epoch() {
+    use coordinator_core::{Config, redis::Connection};
+    let server = RedisServer::builder().with_aof("always").start().await.expect("a server");
+    let scope = name("a");
+    let checked = || Entry { check: true, ..entry(1) };
+    let publish = async || {
+        let config = Config::from_url(&server.url()).expect("a URL");
+        let connection = Connection::connect(config).await.expect("a connection");
+        match crate::redis::Redis::new(&connection).publish(&scope, &checked()).await {
+            Ok(Posted::New(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = publish().await;
+    assert_eq!(publish().await, first.next(), "another process, the same server");
+    server.kill().await;
+    server.start_again().await.expect("started");
+    let anew = publish().await;
+    assert!(anew.epoch > first.epoch && anew.number == 0, "{anew}");
+}
