@@ -3,6 +3,7 @@
 mod agreement;
 mod conversations;
 mod documents;
+mod events;
 mod faults;
 mod graph;
 mod limits;
