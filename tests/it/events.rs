@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than anything takes, where something that never comes would be waited for.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// Events on one backend, and a second client of the same ones.
 struct Stage {
