@@ -7,7 +7,7 @@ use super::{SECOND, background, connect, figures, now};
 use crate::topology::config;
 use coordinator_core::{ErrorKind, redis::Connection};
 use coordinator_events::{Cursor, Events, Item, LiveItem, Lost, Position, Published, Subscription};
-use coordinator_harness::{Builder, Proxy, RedisServer, eventually};
+use coordinator_harness::{Builder, Proxy, RedisServer, Rule, eventually};
 use futures::future::join_all;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn number(subscription: &mut Subscription<u32>) -> u32 {
 /// What is published right after a subscription is open comes at once, not with the next look.
 async fn at_once(events: &Events, truth: &Events, server: &RedisServer, rounds: u32) {
     for round in 0..rounds {
-        let scope = format!("s{round}");
+        let scope = format!("{rounds}:{round}");
         if round % 10 == 0 {
             let pause = ["CLIENT", "PAUSE", "30", "ALL"];
             server.command(&pause).await.expect("an answer").ok().expect("paused");
@@ -75,15 +75,22 @@ async fn at_once(events: &Events, truth: &Events, server: &RedisServer, rounds: 
 
 #[tokio::test]
 async fn what_is_published_right_after_a_subscription_arrives() {
-    let Scene { server, events, truth, proxy: _proxy } = scene().await;
-    at_once(&events, &truth, &server, 500).await;
+    let Scene { server, events, truth, proxy } = scene().await;
+    at_once(&events, &truth, &server, 400).await;
+    // However long the server takes to listen.
+    let late = proxy.rule(Rule::command("SSUBSCRIBE").on_request().delay(SECOND / 10));
+    at_once(&events, &truth, &server, 10).await;
+    assert!(late.hits() >= 10);
 }
 
 #[tokio::test]
 async fn on_a_server_without_sharded_channels_too() {
     let builder = crate::topology::builder().without_sharded_channels();
-    let Scene { server, events, truth, proxy: _proxy } = scene_over(builder).await;
-    at_once(&events, &truth, &server, 500).await;
+    let Scene { server, events, truth, proxy } = scene_over(builder).await;
+    at_once(&events, &truth, &server, 400).await;
+    let late = proxy.rule(Rule::command("SUBSCRIBE").on_request().delay(SECOND / 10));
+    at_once(&events, &truth, &server, 10).await;
+    assert!(late.hits() >= 10);
 }
 
 #[tokio::test]
@@ -275,7 +282,7 @@ async fn a_lost_answer_is_found_by_the_key() {
         let mut all = coordinator_events::SCRIPTS.iter();
         all.find(|script| script.name() == "events.publish").expect("a script").hash()
     };
-    proxy.rule(coordinator_harness::Rule::script(publish_sha).nth(1).on_reply().drop_frame());
+    proxy.rule(Rule::script(publish_sha).nth(1).on_reply().drop_frame());
     let lost = events.publish("s", "n", &1).idempotent("k").await;
     assert_eq!(lost.expect_err("no answer").kind(), ErrorKind::Indeterminate);
     let mut again = None;
