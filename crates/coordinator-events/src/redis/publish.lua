@@ -58,7 +58,8 @@ if not id then
   anew = anew or not epoch or epoch < known
   if ARGV[2] == '1' then
     of = reign()
-    anew = anew or not of or redis.call('GET', reign_key) ~= of
+    -- Who wants to be fenced and may not ask is fenced to the epoch alone.
+    anew = anew or not of and ARGV[3] == '0' or of and redis.call('GET', reign_key) ~= of
   end
   if ARGV[3] == '1' and (anew or epoch ~= known) then
     return {0, epoch or 0}
