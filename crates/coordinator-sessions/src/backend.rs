@@ -70,6 +70,8 @@ pub(crate) struct New {
     pub(crate) schema: u32,
     pub(crate) fields: Fields,
     pub(crate) cap: Option<Cap>,
+    /// A session in the same shard that ends for this one, and does not count towards the cap.
+    pub(crate) replaces: Option<Id>,
     pub(crate) origin: Origin,
     pub(crate) announced: bool,
 }

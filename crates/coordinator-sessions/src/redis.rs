@@ -274,6 +274,7 @@ impl Backend for Redis {
             args.push(maybe(before.and_then(|before| before.of_user)));
             args.push(maybe(before.and_then(|before| before.of_company)));
             args.push(i64::from(new.announced).into());
+            args.push(new.replaces.map_or_else(String::new, |id| id.encode()).into());
             pairs(&mut args, &new.fields);
             let keys = self.keys(new.place);
             let mut fields = self.fields(&CREATE, keys, args).await?;

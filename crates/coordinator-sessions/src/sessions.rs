@@ -171,11 +171,18 @@ impl Sessions {
                 schema: new.schema,
                 fields: new.fields(&seal)?,
                 cap: options.cap,
+                replaces: new
+                    .replaces
+                    .filter(|before| before.shard == place.shard)
+                    .map(|one| one.id),
                 origin: Origin::New,
                 announced: true,
             };
             match self.inner.backend.create(&step).await? {
                 backend::Created::Made { written, .. } => {
+                    if step.replaces.is_some() {
+                        self.inner.local.forget_all();
+                    }
                     let record = step.record(&written);
                     let session = Session::new(options, place, record, Some(token))?;
                     return Ok(Created::Session(Box::new(session)));

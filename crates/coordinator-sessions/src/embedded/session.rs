@@ -295,15 +295,21 @@ impl<'t, 'a> Shard<'t, 'a> {
     }
 
     /// Which of a user's sessions must go before there is room for one more, and how many live;
-    /// those that are moving away are not counted.
-    pub(super) fn crowd(&self, user: &str, id: &Id, cap: Cap) -> Result<(Vec<(Id, Session)>, u64)> {
+    /// those that are moving away are not counted, nor is the one that is replaced.
+    pub(super) fn crowd(
+        &self,
+        user: &str,
+        id: &Id,
+        replaced: Option<&Id>,
+        cap: Cap,
+    ) -> Result<(Vec<(Id, Session)>, u64)> {
         let index = Index::User(user.to_owned());
         let members = self.ranked(&index, (self.now(), "~"), usize::MAX)?;
         let mut live = Vec::new();
         for other in members.iter().filter_map(|(member, _)| Id::decode(member)) {
             let Some(session) = self.session(&other)? else { continue };
             let counts = session.moving.is_none() && self.revoked(&session)?.is_none();
-            if other != *id && counts {
+            if other != *id && Some(&other) != replaced && counts {
                 live.push((other, session));
             }
         }

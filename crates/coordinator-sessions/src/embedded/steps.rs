@@ -38,6 +38,15 @@ pub(super) fn refusal<T>(
     })
 }
 
+/// The session that one more replaces, and that goes for it, unless it has ended, or moves.
+fn replaced(shard: &Shard<'_, '_>, replaces: Option<Id>) -> Result<Option<(Id, Session)>> {
+    let Some(id) = replaces else { return Ok(None) };
+    Ok(match shard.standing(&id, None)? {
+        Standing::Live(session, _) => Some((id, session)),
+        _ => None,
+    })
+}
+
 pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
     let now = shard.now();
     let id = new.place.id;
@@ -92,12 +101,13 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
     let (of_user, of_company) = (most(user.number, of_user), most(company.number, of_company));
     let mut leaving = Vec::new();
     if let Some(cap) = new.cap.filter(|_| named(&new.names.user)) {
-        let (crowd, live) = shard.crowd(&new.names.user, &id, cap)?;
+        let (crowd, live) = shard.crowd(&new.names.user, &id, new.replaces.as_ref(), cap)?;
         if !crowd.is_empty() && cap.policy == Crowded::Refuse {
             return Ok(Created::Full { live });
         }
         leaving = crowd;
     }
+    let replaced = replaced(shard, new.replaces)?;
     if let Some(old) = &there {
         shard.unindex(&id, old)?;
     }
@@ -125,6 +135,9 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
     shard.index(&id, &session)?;
     for (other, session) in &leaving {
         shard.bury(other, session, "invalidated", "cap")?;
+    }
+    if let Some((other, session)) = &replaced {
+        shard.bury(other, session, "invalidated", "replaced")?;
     }
     if new.announced {
         let event = if mode == 1 { "rotated" } else { "created" };
@@ -198,7 +211,7 @@ pub(super) fn rotate(
         if names.user != before.names.user {
             session.of_user = shard.epoch(&names.user, "g")?.number;
             if let Some(cap) = next.cap.filter(|_| !names.user.is_empty()) {
-                let (crowd, live) = shard.crowd(&names.user, id, cap)?;
+                let (crowd, live) = shard.crowd(&names.user, id, None, cap)?;
                 if !crowd.is_empty() && cap.policy == Crowded::Refuse {
                     return Ok(Found::Live(Rotated::Full { live }));
                 }

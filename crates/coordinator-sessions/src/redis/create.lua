@@ -8,8 +8,8 @@
 --          its user may have, 0 for any number, and what else: see cap.lua; 13: 0 it is new, 1 it
 --          moves here, 2, 3, 4 it is restored: if it is not there, if it is newer, whatever is
 --          there; of one that was before: created (-1: it begins now), last activity, version,
---          epochs of user and company (-1: as they are); 19: whether it is announced; its fields
---          and their values
+--          epochs of user and company (-1: as they are); 19: whether it is announced; 20: the
+--          session that it replaces, empty for none or one of another shard; its fields and values
 -- Answer: {1, version, expiry in ms, now in ms, how many had to go}; {2} it was there; {3} it is
 --         in its grave; {4} all of its user or company were revoked since; {5, live} its user has
 --         as many; {6} its time is over
@@ -57,14 +57,16 @@ elseif mode > 1 then
 end
 local cap, leaving, live = tonumber(ARGV[11]), {}, 0
 if cap > 0 and s.user ~= '' then
-  leaving, live = crowd(base, s.user, id, now, cap, tonumber(ARGV[12]))
+  leaving, live = crowd(base, s.user, id, ARGV[20], now, cap, tonumber(ARGV[12]))
   if #leaving > 0 and ARGV[12] == '0' then
     return {5, live}
   end
 end
 sound(base, s)
+local evicted = #leaving
+leaving[evicted + 1] = replaced(base, ARGV[20], now)
 local fields = {'a', anchored(s), 'm', moved(s), 'k', ARGV[2]}
-for i = 20, #ARGV, 2 do
+for i = 21, #ARGV, 2 do
   fields[#fields + 1], fields[#fields + 2] = 'd:' .. ARGV[i], ARGV[i + 1]
 end
 if old then
@@ -77,9 +79,9 @@ end
 redis.call('HSET', KEYS[1], unpack(fields))
 index(base, id, s, now)
 for _, other in ipairs(leaving) do
-  bury(base, other.id, other, 'invalidated', 'cap', now)
+  bury(base, other.id, other, 'invalidated', other.reason or 'cap', now)
 end
 if ARGV[19] == '1' then
   announce(base, id, mode == 1 and 'rotated' or 'created', s, '')
 end
-return {1, s.version, s.expiry, now, #leaving}
+return {1, s.version, s.expiry, now, evicted}

@@ -252,6 +252,7 @@ impl Sessions {
             schema: 0,
             fields: fields.collect::<Result<_>>()?,
             cap: self.room(),
+            replaces: None,
             origin: Origin::Restored(before, Existing::Stays),
             announced: false,
         };

@@ -94,6 +94,7 @@ impl Sessions {
             fields: record.fields,
             // Its token may have been given out.
             cap: self.room(),
+            replaces: None,
             origin: Origin::Arrives(Before {
                 created: record.created,
                 last: record.now,

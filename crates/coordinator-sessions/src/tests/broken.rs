@@ -46,6 +46,8 @@ faults! {
     EnforcesNoCap
     EvictsTheNewest
     EvictsForWhatIsThere
+    CountsWhatIsReplaced
+    LeavesWhatIsReplaced
     SettlesBeforeArrival
     SettlesNothing
     SettlesAnyMove
@@ -128,6 +130,16 @@ impl Backend for Broken {
             let mut changed = new.clone();
             match (self.fault, &mut changed.origin) {
                 (Fault::EnforcesNoCap, _) => changed.cap = None,
+                (Fault::LeavesWhatIsReplaced, _) => changed.replaces = None,
+                (Fault::CountsWhatIsReplaced, _) => {
+                    changed.replaces = None;
+                    let made = self.good.create(&changed).await?;
+                    if let (Created::Made { .. }, Some(id)) = (made, new.replaces) {
+                        let before = Place { id, ..new.place };
+                        self.good.invalidate(before, None, "replaced").await?;
+                    }
+                    return Ok(made);
+                }
                 (Fault::EvictsTheNewest, _) => {
                     if let (Some(cap), Created::Full { .. }) = (
                         &mut changed.cap,
