@@ -96,10 +96,20 @@ impl Backend for Embedded {
                 Standing::Live(session, _) => session,
                 other => return refusal(shard, &id, other),
             };
-            session.idle = idle_ms.unwrap_or(session.idle);
-            session.absolute = absolute_ms.unwrap_or(session.absolute);
+            let (idle, absolute) = (session.idle, session.absolute);
+            session.idle = idle_ms.unwrap_or(idle);
+            session.absolute = absolute_ms.unwrap_or(absolute);
+            if session.idle < idle || session.absolute < absolute {
+                // A copy from before lives by what it was then: so long nothing may revive this
+                // one.
+                session.longest = Some(session.longest.unwrap_or(0).max(absolute));
+            }
             session.last = shard.now();
             session.expiry = session.ends(throttle_ms);
+            if session.expiry <= shard.now() {
+                shard.bury(&id, &session, "expired", "")?;
+                return Ok(Found::Expired);
+            }
             shard.keep(&id, &session)?;
             shard.index(&id, &session)?;
             Ok(Found::Live(session.written(shard.now())))

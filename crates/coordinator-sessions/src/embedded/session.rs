@@ -58,6 +58,9 @@ pub(super) struct Session {
     /// The beginnings of older ones, and the same.
     pub(super) older: Vec<(Vec<u8>, i64)>,
     pub(super) moving: Option<Move>,
+    /// Once its life was shortened: the longest absolute timeout that it ever had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) longest: Option<i64>,
     pub(super) fields: Fields,
 }
 
@@ -75,6 +78,11 @@ impl Session {
         self.last = now;
         self.expiry = self.ends(throttle);
         true
+    }
+
+    /// The longest absolute timeout that it ever had.
+    pub(super) fn ever(&self) -> i64 {
+        self.longest.unwrap_or(0).max(self.absolute)
     }
 
     pub(super) fn indexes(&self) -> Vec<Index> {
@@ -176,10 +184,13 @@ impl<'t, 'a> Shard<'t, 'a> {
         self.tx.get(&self.key("t", &id.encode()))
     }
 
-    /// Removes a grave, for one that came back.
-    pub(super) fn exhume(&mut self, id: &Id) -> Result<()> {
-        self.tx.remove(&self.key("t", &id.encode()))?;
-        Ok(())
+    /// Removes a grave, for one that came back and was created then; the longest absolute timeout
+    /// that it ever had.
+    pub(super) fn exhume(&mut self, id: &Id, created: i64) -> Result<Option<i64>> {
+        let key = self.key("t", &id.encode());
+        let until = self.tx.until(&key)?;
+        self.tx.remove(&key)?;
+        Ok(until.map(|until| until - REMEMBERED - created).filter(|longest| *longest > 0))
     }
 
     pub(super) fn wrapped(&self, id: &Id) -> Result<Option<Wrapped>> {
@@ -370,16 +381,17 @@ impl<'t, 'a> Shard<'t, 'a> {
         Ok(told.collect())
     }
 
-    /// Leaves a grave in a session's place, for as long as it could have lived, so that nothing
-    /// late revives it.
+    /// Leaves a grave in a session's place, for as long as it could have lived, by whatever copy of
+    /// it, so that nothing late revives it. No copy of one that expired lives longer than it did,
+    /// unless its life was shortened.
     pub(super) fn entomb(&mut self, id: &Id, session: &Session, grave: &Grave) -> Result<()> {
         let text = id.encode();
         self.tx.remove(&self.key("s", &text))?;
         self.tx.remove(&self.key("w", &text))?;
         let now = self.now();
         let rest = match grave {
-            Grave::Expired => REMEMBERED,
-            _ => (session.created + session.absolute - now).max(0) + REMEMBERED,
+            Grave::Expired if session.longest.is_none() => REMEMBERED,
+            _ => (session.created + session.ever() - now).max(0) + REMEMBERED,
         };
         let key = self.key("t", &text);
         self.tx.put(&key, grave, Some(now + rest))

@@ -111,6 +111,10 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
     if let Some(old) = &there {
         shard.unindex(&id, old)?;
     }
+    let longest = match &there {
+        Some(old) => Some(old.ever()),
+        None => shard.exhume(&id, created)?,
+    };
     let session = Session {
         created,
         last,
@@ -128,9 +132,9 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         past: None,
         older: Vec::new(),
         moving: None,
+        longest,
         fields: new.fields.into_iter().map(|(field, value)| (field, Blob(value))).collect(),
     };
-    shard.exhume(&id)?;
     shard.keep(&id, &session)?;
     shard.index(&id, &session)?;
     for (other, session) in &leaving {

@@ -12,8 +12,8 @@ local function replaced(base, id, now)
 end
 
 -- Which of a user's sessions must go before there is room for one more, and how many live; those
--- that are moving away are not counted, nor is the one that is replaced. The policy is 0 to refuse, 1 for the oldest, 2 for the one
--- whose last activity is longest ago.
+-- that are moving away are not counted, nor is the one that is replaced. The policy is 0 to refuse,
+-- 1 for the oldest, 2 for the one whose last activity is longest ago.
 local function crowd(base, user, id, given, now, cap, policy)
   local live = {}
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', base .. 'u:' .. user, '(' .. now, '+inf')) do

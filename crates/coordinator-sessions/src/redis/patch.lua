@@ -37,7 +37,7 @@ for field, stay in pairs(stays) do
   more = more + stay - redis.call('HEXISTS', KEYS[1], field)
   removed[#removed + 1] = stay == 0 and field or nil
 end
-local kept = {'a', 'm', 'k', 'p', 'o'}
+local kept = {'a', 'm', 'k', 'p', 'o', 'l'}
 local own = 0
 for _, flag in ipairs(redis.call('HMGET', KEYS[1], unpack(kept))) do
   own = own + (flag and 1 or 0)

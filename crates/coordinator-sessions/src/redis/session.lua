@@ -3,7 +3,8 @@
 -- company when it was created, CRC of the names, the names, a checksum of all that); `m` what
 -- moves (version, last activity, expiry, schema, token of the last write); `k` the digest of the
 -- secret; `p` that of the secret before and until when it is honoured; `o` the beginnings of older
--- ones and the same; `v` where it is moving; `d:*` what callers keep in it.
+-- ones and the same; `v` where it is moving; `l`, once its life was shortened, the longest absolute
+-- timeout that it ever had, in ms; `d:*` what callers keep in it.
 -- Safe to run twice: it changes nothing.
 
 -- What is not of this make is refused as a key of a wrong type is: by asking for another type.

@@ -220,7 +220,10 @@ impl Sessions {
     }
 
     /// Gives a session other timeouts: the idle one from now on, the absolute one counted from its
-    /// creation; `None` keeps one as it is.
+    /// creation; `None` keeps one as it is. One whose time is over by these expires.
+    ///
+    /// A session whose life was shortened is remembered after its end for as long as it could have
+    /// lived before: no copy from then revives it.
     ///
     /// # Errors
     /// As [`load`](Self::load); [`Misuse`](ErrorKind::Misuse) for a timeout that cannot be.

@@ -117,7 +117,8 @@ fn step(random: &mut StdRng, now: i64, number: usize) -> Step {
         }
         52..55 => {
             let idle = some(random, &[None, Some(1), Some(90_000)]);
-            Step::Extend(place, holder, idle, some(random, &[None, Some(700_000)]))
+            let absolute = some(random, &[None, Some(700_000), Some(1), Some(9_000)]);
+            Step::Extend(place, holder, idle, absolute)
         }
         55..67 => {
             let names = random.random_bool(0.4).then(|| somebody(random));
