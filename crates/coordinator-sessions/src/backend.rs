@@ -328,6 +328,8 @@ pub(crate) enum Raise<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) sessions: Vec<(Id, Record)>,
+    /// The expiries and ids of those that cannot be read.
+    pub(crate) unreadable: Vec<(i64, String)>,
     /// Where to go on; `None`: that was all.
     pub(crate) next: Option<(i64, String)>,
 }
@@ -360,12 +362,13 @@ pub(crate) struct Reaped {
 }
 
 /// What a comparison of an index with its sessions found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Verified {
     pub(crate) seen: u64,
     pub(crate) left: u64,
     pub(crate) orphans: u64,
     pub(crate) missing: u64,
+    pub(crate) unreadable: u64,
     /// In which other indexes the sessions are.
     pub(crate) indexes: Vec<Index>,
 }

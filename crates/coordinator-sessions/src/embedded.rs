@@ -212,7 +212,7 @@ impl Backend for Embedded {
             let members = shard.members(&index, skip, limit)?;
             let (seen, mut ended) = (members.len(), 0);
             for id in members.iter().filter_map(|member| Id::decode(member)) {
-                let Some(session) = shard.session(&id)? else { continue };
+                let Some(session) = shard.passing(&id)? else { continue };
                 if let Some(reason) = shard.revoked(&session)? {
                     shard.bury(&id, &session, "invalidated", &reason)?;
                     ended += 1;
@@ -231,7 +231,7 @@ impl Backend for Embedded {
             let (seen, mut ended) = (due.len(), 0);
             for (member, _) in due {
                 let session = match Id::decode(&member) {
-                    Some(id) => shard.session(&id)?.map(|session| (id, session)),
+                    Some(id) => shard.passing(&id)?.map(|session| (id, session)),
                     None => None,
                 };
                 match session {

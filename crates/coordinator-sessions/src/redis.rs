@@ -492,6 +492,9 @@ impl Backend for Redis {
             fields.unsigned()?;
             let more = fields.unsigned()? == 1;
             let last = (fields.int()?, fields.text()?);
+            let mut broken = fields.array()?;
+            let unreadable = (0..broken.unsigned()?).map(|_| Ok((broken.int()?, broken.text()?)));
+            let unreadable = unreadable.collect::<Result<_>>()?;
             let mut sessions = Vec::new();
             while !fields.is_empty() {
                 let mut one = fields.array()?;
@@ -500,7 +503,7 @@ impl Backend for Redis {
                     sessions.push((id, record(&mut one)?));
                 }
             }
-            Ok(Listed { sessions, next: more.then_some(last) })
+            Ok(Listed { sessions, unreadable, next: more.then_some(last) })
         })
     }
 
@@ -543,6 +546,7 @@ impl Backend for Redis {
                 left: fields.unsigned()?,
                 orphans: fields.unsigned()?,
                 missing: fields.unsigned()?,
+                unreadable: fields.unsigned()?,
                 indexes: Vec::new(),
             };
             for _ in 0..fields.unsigned()? {

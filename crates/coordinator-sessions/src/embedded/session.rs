@@ -6,7 +6,7 @@ use crate::{
     store::Tx,
     token::{Digest, Id, Wrapped},
 };
-use coordinator_core::Result;
+use coordinator_core::{ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 /// For how long a session outlives its expiry, for the reaper to find it, in ms.
@@ -148,6 +148,14 @@ pub(super) enum Standing {
     Replayed(Session),
 }
 
+/// What was read; `None`: it is broken.
+pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 /// One shard in a transaction.
 pub(super) struct Shard<'t, 'a> {
     tx: &'t mut Tx<'a>,
@@ -173,6 +181,11 @@ impl<'t, 'a> Shard<'t, 'a> {
 
     pub(super) fn session(&self, id: &Id) -> Result<Option<Session>> {
         self.tx.get(&self.key("s", &id.encode()))
+    }
+
+    /// A session for those who pass by: one that cannot be read must not be in the way of others.
+    pub(super) fn passing(&self, id: &Id) -> Result<Option<Session>> {
+        Ok(readable(self.session(id))?.flatten())
     }
 
     pub(super) fn keep(&mut self, id: &Id, session: &Session) -> Result<()> {
@@ -318,7 +331,7 @@ impl<'t, 'a> Shard<'t, 'a> {
         let members = self.ranked(&index, (self.now(), "~"), usize::MAX)?;
         let mut live = Vec::new();
         for other in members.iter().filter_map(|(member, _)| Id::decode(member)) {
-            let Some(session) = self.session(&other)? else { continue };
+            let Some(session) = self.passing(&other)? else { continue };
             let counts = session.moving.is_none() && self.revoked(&session)?.is_none();
             if other != *id && Some(&other) != replaced && counts {
                 live.push((other, session));

@@ -1,6 +1,6 @@
 //! The steps that are more than a few lines, on one shard: what the scripts do, in Rust.
 
-use super::session::{Grave, Move, Session, Shard, Standing};
+use super::session::{Grave, Move, Session, Shard, Standing, readable};
 use crate::{
     backend::{
         Before, Created, Crowded, Departure, Existing, FIELDS_MAX, Found, Index, Listed, Moved,
@@ -41,8 +41,8 @@ pub(super) fn refusal<T>(
 /// The session that one more replaces, and that goes for it, unless it has ended, or moves.
 fn replaced(shard: &Shard<'_, '_>, replaces: Option<Id>) -> Result<Option<(Id, Session)>> {
     let Some(id) = replaces else { return Ok(None) };
-    Ok(match shard.standing(&id, None)? {
-        Standing::Live(session, _) => Some((id, session)),
+    Ok(match readable(shard.standing(&id, None))? {
+        Some(Standing::Live(session, _)) => Some((id, session)),
         _ => None,
     })
 }
@@ -294,11 +294,13 @@ pub(super) fn list(
     let after = after.unwrap_or_default();
     let after = if after.0 < now { (now, "~".to_owned()) } else { after };
     let page = shard.ranked(index, (after.0, &after.1), limit)?;
-    let mut listed = Listed { sessions: Vec::new(), next: None };
-    for (member, _) in &page {
+    let mut listed = Listed { sessions: Vec::new(), unreadable: Vec::new(), next: None };
+    for (member, expiry) in &page {
         let Some(id) = Id::decode(member) else { continue };
-        if let Standing::Live(session, _) = shard.standing(&id, None)? {
-            listed.sessions.push((id, session.record(now)));
+        match readable(shard.standing(&id, None))? {
+            Some(Standing::Live(session, _)) => listed.sessions.push((id, session.record(now))),
+            Some(_) => {}
+            None => listed.unreadable.push((*expiry, member.clone())),
         }
     }
     if page.len() == limit {
@@ -316,10 +318,17 @@ pub(super) fn verify(
 ) -> Result<Verified> {
     let page = shard.members(index, skip, limit)?;
     let seen = page.len().try_into().unwrap_or(u64::MAX);
-    let mut verified = Verified { seen, left: seen, orphans: 0, missing: 0, indexes: Vec::new() };
+    let mut verified = Verified { seen, left: seen, ..Verified::default() };
     for member in page {
         let session = match Id::decode(&member) {
-            Some(id) => shard.session(&id)?.map(|session| (id, session)),
+            Some(id) => {
+                let Some(session) = readable(shard.session(&id))? else {
+                    // It may be mended, but not here.
+                    verified.unreadable += 1;
+                    continue;
+                };
+                session.map(|session| (id, session))
+            }
             None => None,
         };
         let Some((id, session)) = session else {

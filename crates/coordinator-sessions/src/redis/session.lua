@@ -44,7 +44,7 @@ local function session(key, fixed, moving)
 end
 
 -- The session at a key for those who pass by: nil if there is none, or none of this make, which
--- must not be in the way of others.
+-- must not be in the way of others; and whether that is why.
 local function passing(key)
   local readable, s = pcall(function()
     local got = redis.call('HMGET', key, 'a', 'm', 'v')
@@ -54,7 +54,7 @@ local function passing(key)
       return s
     end
   end)
-  return readable and s or nil
+  return readable and s or nil, not readable
 end
 
 -- Whether all of its user's or company's sessions were revoked since it was created, and why.

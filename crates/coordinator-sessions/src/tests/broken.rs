@@ -62,6 +62,7 @@ faults! {
     SaysNeverMore
     ListsOneLess
     ListsTheDead
+    HidesTheUnreadable
     CountsTheDead
     MendsNothing
     MendsUnasked
@@ -382,6 +383,9 @@ impl Backend for Broken {
             let mut listed = self.good.list(shard, index, after, limit).await?;
             if self.is(Fault::ListsOneLess) && listed.next.is_some() {
                 listed.sessions.pop();
+            }
+            if self.is(Fault::HidesTheUnreadable) {
+                listed.unreadable.clear();
             }
             if self.is(Fault::ListsTheDead)
                 && let Some((_, record)) = listed.sessions.first_mut()
