@@ -369,6 +369,8 @@ pub(crate) struct Verified {
     pub(crate) orphans: u64,
     pub(crate) missing: u64,
     pub(crate) unreadable: u64,
+    /// Those that belong into others.
+    pub(crate) strays: u64,
     /// In which other indexes the sessions are.
     pub(crate) indexes: Vec<Index>,
 }

@@ -547,6 +547,7 @@ impl Backend for Redis {
                 orphans: fields.unsigned()?,
                 missing: fields.unsigned()?,
                 unreadable: fields.unsigned()?,
+                strays: fields.unsigned()?,
                 indexes: Vec::new(),
             };
             for _ in 0..fields.unsigned()? {

@@ -341,6 +341,12 @@ pub(super) fn verify(
             }
             continue;
         };
+        if !session.indexes().contains(index) {
+            verified.strays += 1;
+            if mend && shard.drop_from(index, &member)? {
+                verified.left -= 1;
+            }
+        }
         if !shard.is_indexed(&id, &session, index)? {
             verified.missing += 1;
             if mend {

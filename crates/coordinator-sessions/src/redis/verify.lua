@@ -6,15 +6,15 @@
 -- ARGV[3] how many to look at
 -- ARGV[4] whether to mend
 -- Answer: {looked at, left, members without a session, sessions not listed as they should be, those
---         that cannot be read, how many names follow, a letter and a name, …}: in which other
---         indexes they are
+--         that cannot be read, those that belong into others, how many names follow, a letter and
+--         a name, …}: in which other indexes they are
 -- Safe to run twice: what is mended is whole.
 local base = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local from, mends = tonumber(ARGV[2]), ARGV[4] == '1'
 local ids = redis.call('ZRANGE', KEYS[1], from, from + tonumber(ARGV[3]) - 1)
-local orphans, missing, unreadable, removed = 0, 0, 0, 0
+local orphans, missing, unreadable, strays, removed = 0, 0, 0, 0, 0
 local answer = {}
 for _, id in ipairs(ids) do
   local s, broken = passing(base .. 's:' .. id)
@@ -32,6 +32,14 @@ for _, id in ipairs(ids) do
     end
   else
     -- Those that are listed by expiry are compared there.
+    local belongs = false
+    for _, key in ipairs(indexes(base, s)) do
+      belongs = belongs or key == KEYS[1]
+    end
+    if not belongs then
+      strays = strays + 1
+      removed = removed + (mends and redis.call('ZREM', KEYS[1], id) or 0)
+    end
     local wrong = ARGV[1] ~= 'x' and not redis.call('ZSCORE', base .. 'x', id)
     for _, key in ipairs(ARGV[1] == 'x' and indexes(base, s) or {}) do
       wrong = wrong or tonumber(redis.call('ZSCORE', key, id) or -1) ~= s.expiry
@@ -47,4 +55,4 @@ for _, id in ipairs(ids) do
     end
   end
 end
-return {#ids, #ids - removed, orphans, missing, unreadable, #answer, unpack(answer)}
+return {#ids, #ids - removed, orphans, missing, unreadable, strays, #answer, unpack(answer)}

@@ -247,6 +247,7 @@ impl Sessions {
                     orphans: sum.orphans + one.orphans,
                     missing: sum.missing + one.missing,
                     unreadable: sum.unreadable + one.unreadable,
+                    strays: sum.strays + one.strays,
                 }))
             })
             .await
@@ -263,6 +264,7 @@ impl Sessions {
                 skip += one.left;
                 sum.orphans += one.orphans;
                 sum.missing += one.missing;
+                sum.strays += one.strays;
                 if index == Index::All {
                     sum.sessions += one.seen - one.orphans - one.unreadable;
                     sum.unreadable += one.unreadable;
@@ -292,6 +294,8 @@ pub struct Verification {
     /// Sessions that are not listed where or as they should be; one that is missing from the list
     /// of all counts wherever else it is found.
     pub missing: u64,
+    /// Members of an index of a user, company or crew whose session is another's.
+    pub strays: u64,
     /// Sessions of which what is stored is not what was written: nothing here can mend them.
     pub unreadable: u64,
 }

@@ -63,6 +63,7 @@ faults! {
     ListsOneLess
     ListsTheDead
     HidesTheUnreadable
+    HidesStrays
     CountsTheDead
     MendsNothing
     MendsUnasked
@@ -419,7 +420,13 @@ impl Backend for Broken {
             Fault::MendsUnasked => true,
             _ => mend,
         };
-        self.good.verify(shard, index, skip, limit, mend)
+        Box::pin(async move {
+            let mut verified = self.good.verify(shard, index, skip, limit, mend).await?;
+            if self.is(Fault::HidesStrays) {
+                verified.strays = 0;
+            }
+            Ok(verified)
+        })
     }
 
     fn happened(

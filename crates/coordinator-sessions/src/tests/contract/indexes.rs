@@ -20,6 +20,7 @@ cases! {
     members_without_a_session_are_found_and_removed
     sessions_that_are_not_listed_are_found_and_listed
     what_cannot_be_read_is_told_and_in_nobodys_way
+    who_is_listed_as_anothers_is_found_and_taken_out
 }
 
 fn of_ann() -> Index {
@@ -342,5 +343,38 @@ async fn what_cannot_be_read_is_told_and_in_nobodys_way(mut stage: Stage) -> Ver
     stage.elapse(ms(IDLE + THROTTLE)).await;
     same!(stage.reap(0, 100).await?.ended, 2);
     same!(stage.living(&[0], &Index::All).await?, 0);
+    Ok(())
+}
+
+async fn who_is_listed_as_anothers_is_found_and_taken_out(stage: Stage) -> Verdict {
+    let at = stage.anns().await?;
+    stage.made(&new(place(0, 2), 1, names("bob", "other"))).await?;
+    let due = stage.now_ms() + IDLE + THROTTLE;
+    let (company, crew) = ("other".to_owned(), "day".to_owned());
+    for index in [Index::User("bob".to_owned()), Index::Company(company), Index::Crew(crew)] {
+        let before = stage.living(&[0], &index).await?;
+        stage.lists(0, &index, &at.id.encode(), Some(due)).await;
+        for (mend, strays) in [(false, 1), (false, 1), (true, 1), (true, 0), (false, 0)] {
+            let found = ok(stage.backend.verify(0, &index, 0, 100, mend).await)?;
+            let Verified { seen, left, orphans, missing, .. } = found;
+            let seen_before = before + strays;
+            let left_after = if mend { before } else { seen_before };
+            same!((seen, left), (seen_before, left_after), "{index:?}:");
+            same!((found.strays, orphans, missing), (strays, 0, 0), "{index:?}:");
+        }
+        same!(stage.living(&[0], &index).await?, before, "{index:?}:");
+    }
+    // Where it belongs it still is.
+    for index in all_of_ann() {
+        same!(verify(&stage, &index, false).await?[2..], [0, 0], "{index:?}:");
+        ensure!(stage.living(&[0], &index).await? >= 1, "{index:?}");
+    }
+    // And where that is wrong as well, both are told.
+    stage.lists(0, &Index::User("bob".to_owned()), &at.id.encode(), Some(due)).await;
+    stage.lists(0, &Index::All, &at.id.encode(), None).await;
+    let bob = Index::User("bob".to_owned());
+    let found = ok(stage.backend.verify(0, &bob, 0, 100, true).await)?;
+    same!((found.left, found.strays, found.missing), (1, 1, 1));
+    same!(stage.living(&[0], &Index::All).await?, 2);
     Ok(())
 }
