@@ -118,6 +118,7 @@ on_every_backend! {
     a_login_with_a_replaced_token_is_a_login
     a_token_used_after_its_grace_ends_the_session
     a_login_leaves_a_planted_token_outside
+    a_patch_of_nothing_is_activity
     a_login_has_room_where_one_was_before
     a_session_that_becomes_a_users_keeps_what_is_in_it
     an_idle_session_ends_in_time_and_a_used_one_does_not
@@ -316,6 +317,19 @@ async fn a_login_leaves_a_planted_token_outside(stage: Stage) {
     assert_eq!(standing(one, token).await, revoked("replaced"));
     let cleo = other.login(Some(&planted), NewSession::user("cleo")).await.expect("an answer");
     assert_eq!(cleo.session().expect("it is created").user(), Some("cleo"));
+}
+
+async fn a_patch_of_nothing_is_activity(stage: Stage) {
+    let new = NewSession::user("ann").with_idle_timeout(10 * MINUTE);
+    let token = created(&stage.sessions, new).await;
+    for _ in 0..4 {
+        stage.elapse(8 * MINUTE).await;
+        let patched = stage.peer.patch(&token, Patch::new()).await.expect("an answer");
+        assert_eq!(patched, Lookup::Live(Updated::Unchanged));
+    }
+    stage.elapse(20 * MINUTE).await;
+    let patched = stage.peer.patch(&token, Patch::new()).await.expect("an answer");
+    assert_eq!(patched, Lookup::Expired);
 }
 
 async fn a_login_has_room_where_one_was_before(stage: Stage) {

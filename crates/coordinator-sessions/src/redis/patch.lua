@@ -12,7 +12,9 @@
 -- ARGV[10..] these and their values, then fields to remove
 -- Answer: {1, version, expiry in ms, now in ms}; {7, version} it has another version; {8, fields}
 --         there would be too many; or as `refusal` says
--- Safe to run twice: the token tells the second, which changes nothing and answers the same.
+-- Safe to run twice: the token of the last write tells the second, which changes nothing and
+--         answers the same. Behind a write of others it is made again, as any late one of the same
+--         fields is, unless it names the version that it must have.
 local base, id = string.sub(KEYS[1], 1, -#ARGV[1] - 3), ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
