@@ -278,7 +278,6 @@ impl Index {
     }
 
     /// Reads back what [`key`](Self::key) wrote.
-    #[cfg(feature = "redis")]
     pub(crate) fn of_key(key: &str) -> Option<Self> {
         let (kind, name) = key.split_once(':')?;
         match kind {
@@ -513,6 +512,17 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         limit: usize,
         mend: bool,
     ) -> BoxFuture<'a, Result<Verified>>;
+
+    /// The indexes of users, companies and crews in a shard that no session need name; none where
+    /// they expire by themselves.
+    fn indexes(&self, _shard: u16) -> BoxFuture<'_, Result<Vec<Index>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Whether it is a file, which nobody looks after between two runs.
+    fn in_file(&self) -> bool {
+        false
+    }
 
     /// What happened in a shard, the oldest first.
     fn happened(

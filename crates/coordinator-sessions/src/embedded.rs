@@ -236,7 +236,7 @@ impl Backend for Embedded {
                 };
                 match session {
                     None => {
-                        shard.drop_from(&Index::All, &member)?;
+                        shard.discard(&member)?;
                         shard.announce(&member, "expired", None, "vanished")?;
                         ended += 1;
                     }
@@ -296,6 +296,14 @@ impl Backend for Embedded {
     ) -> BoxFuture<'a, Result<Verified>> {
         let index = index.clone();
         Box::pin(self.on(shard, move |shard| verify(shard, &index, skip, limit, mend)))
+    }
+
+    fn indexes(&self, shard: u16) -> BoxFuture<'_, Result<Vec<Index>>> {
+        Box::pin(self.on(shard, |shard| shard.names()))
+    }
+
+    fn in_file(&self) -> bool {
+        self.store.in_file()
     }
 
     fn happened(

@@ -156,7 +156,7 @@ impl Sessions {
         let options = &self.options;
         let names = new.names()?;
         let (idle_ms, absolute_ms) = new.timeouts(options)?;
-        self.reap_in_background();
+        self.begin().await;
         for _ in 0..ATTEMPTS {
             let place = Place { shard: shard_of(&names.user), id: Id::random()? };
             let token = Token::random(place)?;

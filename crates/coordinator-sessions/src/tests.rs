@@ -3,6 +3,7 @@
 
 mod broken;
 mod contract;
+mod orphans;
 #[cfg(feature = "redis")]
 mod scripts;
 mod stage;

@@ -9,8 +9,6 @@ use crate::{
 use coordinator_core::{ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-/// For how long a session outlives its expiry, for the reaper to find it, in ms.
-const SLACK: i64 = 86_400_000;
 /// For how long it is told that a session has expired, rather than never been, in ms.
 const REMEMBERED: i64 = 3_600_000;
 /// How many events a shard keeps.
@@ -189,8 +187,9 @@ impl<'t, 'a> Shard<'t, 'a> {
     }
 
     pub(super) fn keep(&mut self, id: &Id, session: &Session) -> Result<()> {
+        // Until the reaper ends it: indexes do not end by themselves here, as on a server.
         let key = self.key("s", &id.encode());
-        self.tx.put(&key, session, Some(session.expiry + SLACK))
+        self.tx.put(&key, session, None)
     }
 
     pub(super) fn grave(&self, id: &Id) -> Result<Option<Grave>> {
@@ -282,6 +281,20 @@ impl<'t, 'a> Shard<'t, 'a> {
     pub(super) fn drop_from(&mut self, index: &Index, member: &str) -> Result<bool> {
         let set = self.set(index);
         self.tx.unrank(&set, member)
+    }
+
+    /// Takes out what is listed and cannot be ended as a session is.
+    pub(super) fn discard(&mut self, member: &str) -> Result<()> {
+        self.tx.remove(&self.key("s", member))?;
+        self.drop_from(&Index::All, member)?;
+        Ok(())
+    }
+
+    /// The indexes that there are, but for that of all.
+    pub(super) fn names(&self) -> Result<Vec<Index>> {
+        let base = format!("s{}:", self.number);
+        let sets = self.tx.sets(&base)?;
+        Ok(sets.iter().filter_map(|set| Index::of_key(set.strip_prefix(&base)?)).collect())
     }
 
     /// Has the reaper look at a member.

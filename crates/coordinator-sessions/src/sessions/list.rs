@@ -129,6 +129,7 @@ impl Sessions {
         page: &Page,
     ) -> Result<(SessionPage, Vec<Place>)> {
         let (index, shards) = filter.plan()?;
+        self.begin().await;
         let cursor = page.after.as_deref().map(Cursor::read).transpose()?;
         let (from, mut after) = cursor
             .map_or((shards[0], None), |cursor| (cursor.shard, Some((cursor.expiry, cursor.id))));
@@ -196,6 +197,7 @@ impl Sessions {
     /// Cancel safe.
     pub async fn count(&self, filter: &Filter) -> Result<u64> {
         let (index, shards) = filter.plan()?;
+        self.begin().await;
         Ok(self.inner.backend.count(&shards, &index).await?.living)
     }
 
@@ -215,6 +217,9 @@ impl Sessions {
 
     /// Compares the indexes with the sessions: what is listed and not there, and what is there and
     /// not listed as it should be. It changes nothing; see [`repair`](Self::repair).
+    ///
+    /// On a server it looks at the indexes that some session names, and finds no others, which
+    /// expire there by themselves; embedded it looks at all.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -254,8 +259,9 @@ impl Sessions {
     }
 
     async fn compare_shard(&self, shard: u16, mend: bool) -> Result<Verification> {
-        let mut known = std::collections::HashSet::from([Index::All]);
-        let mut open = vec![Index::All];
+        let mut open = self.inner.backend.indexes(shard).await?;
+        open.push(Index::All);
+        let mut known: std::collections::HashSet<_> = open.iter().cloned().collect();
         let mut sum = Verification::default();
         while let Some(index) = open.pop() {
             let mut skip = 0;
