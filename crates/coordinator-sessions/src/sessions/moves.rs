@@ -21,7 +21,7 @@ impl Sessions {
         token: &Token,
         step: impl Fn(Place, Digest) -> BoxFuture<'a, Result<Found<T>>>,
     ) -> Result<(Lookup<T>, Token)> {
-        self.reap_in_background();
+        self.begin().await;
         let mut at = token.clone();
         for _ in 0..HOPS {
             let moved = match step(at.place(), at.digest()).await? {
@@ -94,6 +94,7 @@ impl Sessions {
             fields: record.fields,
             // Its token may have been given out.
             cap: self.room(),
+            replaces: None,
             origin: Origin::Arrives(Before {
                 created: record.created,
                 last: record.now,
