@@ -4,6 +4,7 @@ mod breaker;
 mod clocks;
 mod crowd;
 mod deadlock;
+mod events;
 mod failover;
 mod limits;
 mod outage;

@@ -1,12 +1,12 @@
 //! The owner: scopes, and what all of them have in common.
 
 use crate::{
-    backend::{Backend, Entry, From, Posted},
+    backend::{Backend, Entry, Posted},
     cursor::{Cursor, Nonce},
     embedded::Embedded,
     envelope::{self, Head},
     group::Group,
-    hub::{Hub, Room},
+    hub::{Hub, Room, end},
     live::Live,
     publish::{Ack, Publish, Published},
     subscribe::Subscribe,
@@ -270,11 +270,7 @@ impl Events {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn position(&self, scope: &str) -> Result<Cursor> {
-        let page = self.inner.backend.read(&Name::new(scope)?, From::Last, 1).await?;
-        Ok(page.map_or(Cursor::START, |page| match page.events.last() {
-            Some(last) if last.id == page.last => Cursor::new(last.id, last.nonce),
-            _ => Cursor { id: page.last, nonce: None },
-        }))
+        end(&*self.inner.backend, &Name::new(scope)?).await
     }
 
     /// Forgets the events of a scope up to a place, the one it is after included; how many these

@@ -14,7 +14,10 @@ use coordinator_core::{BoxFuture, Result, key::Name};
 use futures::future::{Either, select};
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{OnceCell, watch};
@@ -39,6 +42,17 @@ pub(crate) struct Hub {
     /// The number of slots there ever were.
     head: watch::Sender<u64>,
     live: OnceCell<()>,
+    /// How often was asked where the scope ends.
+    begun: AtomicU64,
+    ends: tokio::sync::Mutex<Ends>,
+}
+
+/// Where the scope ended, as it was read last.
+#[derive(Debug, Default)]
+struct Ends {
+    /// How many reads were begun before that one.
+    number: u64,
+    at: Option<(Cursor, u64)>,
 }
 
 impl fmt::Debug for Hub {
@@ -50,7 +64,16 @@ impl fmt::Debug for Hub {
 impl Hub {
     pub(crate) fn new(backend: Arc<dyn Backend>, scope: Name, room: Room) -> Self {
         let ring = Mutex::new(Ring::new(room.events, room.bytes, Cursor::START));
-        Self { scope, backend, room, ring, head: watch::channel(0).0, live: OnceCell::new() }
+        Self {
+            scope,
+            backend,
+            room,
+            ring,
+            head: watch::channel(0).0,
+            live: OnceCell::new(),
+            begun: AtomicU64::new(0),
+            ends: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(crate) fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -66,16 +89,28 @@ impl Hub {
         let begin = async || {
             // Heard first and read afterwards: nothing falls in between.
             let feed = self.backend.listen(&self.scope).await?;
-            let page = self.backend.read(&self.scope, From::Last, 1).await?;
-            let at = page.map_or(Cursor::START, |page| match page.events.last() {
-                Some(last) if last.id == page.last => Cursor::new(last.id, last.nonce),
-                _ => Cursor { id: page.last, nonce: None },
-            });
+            let at = end(&*self.backend, &self.scope).await?;
             *self.ring() = Ring::new(self.room.events, self.room.bytes, at);
             tasks::spawn(pump(Arc::downgrade(self), feed));
             Ok(())
         };
         self.live.get_or_try_init(begin).await.map(drop)
+    }
+
+    /// Where the scope ends now, and the slot from which on what comes later will be. Many who ask
+    /// at once share a read.
+    pub(crate) async fn now(&self) -> Result<(Cursor, u64)> {
+        // A read that begins from here on is late enough.
+        let wanted = self.begun.load(Ordering::Acquire);
+        let mut ends = self.ends.lock().await;
+        if let Some(at) = ends.at.filter(|_| ends.number >= wanted) {
+            return Ok(at);
+        }
+        let number = self.begun.fetch_add(1, Ordering::AcqRel);
+        let slot = self.ring().end();
+        let at = (end(&*self.backend, &self.scope).await?, slot);
+        *ends = Ends { number, at: Some(at) };
+        Ok(at)
     }
 
     fn told(&self) {
@@ -128,6 +163,15 @@ impl Hub {
         self.told();
         Ok(())
     }
+}
+
+/// After the last event of a scope.
+pub(crate) async fn end(backend: &dyn Backend, scope: &Name) -> Result<Cursor> {
+    let page = backend.read(scope, From::Last, 1).await?;
+    Ok(page.map_or(Cursor::START, |page| match page.events.last() {
+        Some(last) if last.id == page.last => Cursor::new(last.id, last.nonce),
+        _ => Cursor { id: page.last, nonce: None },
+    }))
 }
 
 /// Runs until nobody reads the scope any more.

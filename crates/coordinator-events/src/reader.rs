@@ -9,7 +9,8 @@ use crate::{
     ring::{Ring, Slot},
     subscribe::{Position, SlowReader},
 };
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use coordinator_core::{BoxFuture, Result};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// How much is taken out of the ring at once.
@@ -35,10 +36,11 @@ enum Mode {
     Over,
 }
 
-#[derive(Debug)]
 pub(crate) struct Reader {
     hub: Arc<Hub>,
     head: watch::Receiver<u64>,
+    /// A page on its way, which outlasts whoever asked for it.
+    asked: Option<BoxFuture<'static, Asked>>,
     /// After what is in `ready`.
     at: Cursor,
     mode: Mode,
@@ -46,19 +48,39 @@ pub(crate) struct Reader {
     policy: SlowReader,
 }
 
+/// A page, and the slot of the ring from which on it may lack events.
+struct Asked {
+    resume: u64,
+    earliest: bool,
+    page: Result<Option<Page>>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hub, at, mode, .. } = self;
+        f.debug_struct("Reader")
+            .field("scope", &hub.scope)
+            .field("at", at)
+            .field("mode", mode)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Reader {
-    /// On a scope that is live.
-    pub(crate) fn new(hub: Arc<Hub>, position: Position, policy: SlowReader) -> Self {
+    /// On a scope that is live; `now` is where it ends, and the slot to go on from there.
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        position: Position,
+        now: (Cursor, u64),
+        policy: SlowReader,
+    ) -> Self {
         let head = hub.head();
         let (at, mode) = match position {
-            Position::Now => {
-                let ring = hub.ring();
-                (ring.at, Mode::Live(ring.end()))
-            }
+            Position::Now => (now.0, Mode::Live(now.1)),
             Position::Earliest => (Cursor::START, Mode::Paging { earliest: true }),
             Position::After(cursor) => (cursor, Mode::Paging { earliest: false }),
         };
-        Self { hub, head, at, mode, ready: VecDeque::new(), policy }
+        Self { hub, head, asked: None, at, mode, ready: VecDeque::new(), policy }
     }
 
     /// The next event or gap; none after a disconnect. Cancel safe.
@@ -78,10 +100,11 @@ impl Reader {
                     }
                 }
                 Mode::Paging { earliest } => {
-                    // What is in the ring by now was on the server before this page is read.
-                    let resume = self.hub.ring().end();
-                    let from = if earliest { From::First } else { From::At(self.at.id) };
-                    match self.hub.backend.read(&self.hub.scope, from, PAGE).await {
+                    let (hub, at) = (self.hub.clone(), self.at);
+                    let asked = self.asked.get_or_insert_with(|| Box::pin(ask(hub, at, earliest)));
+                    let Asked { resume, earliest, page } = asked.await;
+                    self.asked = None;
+                    match page {
                         Ok(page) => self.page(page, earliest, resume),
                         Err(error) => {
                             tracing::debug!(error = %error.chain(), "a page could not be read");
@@ -177,4 +200,12 @@ impl Reader {
         }
         self.mode = if full { Mode::Paging { earliest: false } } else { Mode::Live(resume) };
     }
+}
+
+async fn ask(hub: Arc<Hub>, at: Cursor, earliest: bool) -> Asked {
+    // What is in the ring by now was on the server before this page is read.
+    let resume = hub.ring().end();
+    let from = if earliest { From::First } else { From::At(at.id) };
+    let page = hub.backend.read(&hub.scope, from, PAGE).await;
+    Asked { resume, earliest, page }
 }

@@ -136,12 +136,15 @@ impl Subscribe {
             check("events.subscribe", "type", kind)?;
         }
         let hub = self.events.hub(&scope).await?;
-        let at = match self.from {
-            Position::Now => hub.ring().at,
-            Position::Earliest => Cursor::START,
-            Position::After(cursor) => cursor,
+        let (at, now) = match self.from {
+            Position::Now => {
+                let now = hub.now().await?;
+                (now.0, now)
+            }
+            Position::Earliest => (Cursor::START, (Cursor::START, 0)),
+            Position::After(cursor) => (cursor, (cursor, 0)),
         };
-        let reader = Reader::new(hub, self.from, self.policy);
+        let reader = Reader::new(hub, self.from, now, self.policy);
         Ok(RawSubscription { reader, types: self.types, at })
     }
 }
