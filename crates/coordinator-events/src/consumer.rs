@@ -277,7 +277,13 @@ impl Consumer {
         E: Display,
     {
         loop {
-            let Work::Delivery(delivery) = self.next::<T>().await else { continue };
+            let delivery = match self.next::<T>().await {
+                Work::Delivery(delivery) => delivery,
+                Work::Gap(gap) => {
+                    tracing::warn!(?gap, "events were gone before their group came to them");
+                    continue;
+                }
+            };
             let Delivery { data, raw, attempt, group } = delivery;
             let given = Delivered { data, raw, attempt: attempt.number };
             let handled = AssertUnwindSafe(async { handler(given).await }).catch_unwind();

@@ -16,14 +16,24 @@ use coordinator_core::{
 };
 use std::{sync::Arc, time::Duration};
 
-macro_rules! of_groups {
+macro_rules! of_streams {
     ($file:literal) => {
-        concat!(include_str!("redis/group.lua"), include_str!($file))
+        concat!(include_str!("redis/stream.lua"), include_str!($file))
     };
 }
 
-static PUBLISH: Script = Script::new("events.publish", include_str!("redis/publish.lua"));
-static READ: Script = Script::new("events.read", include_str!("redis/read.lua"));
+macro_rules! of_groups {
+    ($file:literal) => {
+        concat!(
+            include_str!("redis/stream.lua"),
+            include_str!("redis/group.lua"),
+            include_str!($file)
+        )
+    };
+}
+
+static PUBLISH: Script = Script::new("events.publish", of_streams!("redis/publish.lua"));
+static READ: Script = Script::new("events.read", of_streams!("redis/read.lua"));
 static TRIM: Script = Script::new("events.trim", include_str!("redis/trim.lua"));
 static ANNOUNCE: Script = Script::new("events.announce", include_str!("redis/announce.lua"));
 static ANNOUNCED: Script = Script::new("events.announced", include_str!("redis/announced.lua"));

@@ -48,20 +48,8 @@ local function bury(id, deliveries, consumer, reason, event, now)
   redis.call('HDEL', KEYS[4], id)
 end
 
--- The last id there ever was; `0-0` without a stream.
-local function newest()
-  local info = redis.call('EXISTS', KEYS[1]) == 1 and redis.call('XINFO', 'STREAM', KEYS[1]) or {}
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then
-      return info[i + 1]
-    end
-  end
-  return '0-0'
-end
-
 local function earlier(id, other)
-  local epoch, number = string.match(id, '^(%d+)-(%d+)$')
-  local epoch2, number2 = string.match(other, '^(%d+)-(%d+)$')
-  epoch, epoch2 = tonumber(epoch), tonumber(epoch2)
-  return epoch < epoch2 or epoch == epoch2 and tonumber(number) < tonumber(number2)
+  local epoch, number = epoch_and_number(id)
+  local epoch2, number2 = epoch_and_number(other)
+  return epoch < epoch2 or epoch == epoch2 and number < number2
 end

@@ -19,46 +19,44 @@ if used then
   return {2, used}
 end
 
--- The last id there ever was, as epoch and number; nil without a stream.
-local function newest()
-  local info = redis.call('EXISTS', stream) == 1 and redis.call('XINFO', 'STREAM', stream) or {}
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then
-      local epoch, number = string.match(info[i + 1], '^(%d+)-(%d+)$')
-      return tonumber(epoch), tonumber(number)
-    end
-  end
-end
-
 -- Every restart and every failover begins another reign. Who may not ask begins a new epoch.
 local function reign()
   local info = redis.pcall('INFO', 'replication')
   return type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or false
 end
 
+local function add(how)
+  return redis[how]('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, ARGV[1] .. '-*', 'e', ARGV[4])
+end
+
 local id, before, of, anew = nil, nil, nil, false
-if known > 0 and ARGV[2] == '0' and ARGV[3] == '0' then
-  id = redis.pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, ARGV[1] .. '-*', 'e', ARGV[4])
+local fast = known > 0 and ARGV[2] == '0' and ARGV[3] == '0'
+if fast then
+  id = add('pcall')
   if type(id) == 'table' then
     -- In a later epoch, or before 7.0, where ids are counted here.
     local why = id.err
-    if not string.find(why, 'smaller', 1, true) and not string.find(why, 'stream ID', 1, true) then
-      return id
-    end
-    id = nil
+    id = not string.find(why, 'smaller', 1, true) and not string.find(why, 'stream ID', 1, true)
+      and add('call')
   elseif id and string.sub(id, -2) == '-0' then
     -- Ids of one epoch are dense: the stream was set back to before this one began.
     redis.call('XDEL', stream, id)
-    local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-    id, anew, before = nil, true, last and last[1] or ''
+    id, anew = nil, true
   end
 end
 if not id then
-  local epoch, number = newest()
+  local last = newest()
+  local epoch, number = epoch_and_number(last or '')
   anew = anew or not epoch or epoch < known
+  if anew and fast and epoch then
+    -- The last one that is left.
+    local left = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    before = left and left[1] or ''
+  end
   if ARGV[2] == '1' then
     of = reign()
-    anew = anew or not of or redis.call('GET', reign_key) ~= of
+    -- Who wants to be fenced and may not ask is fenced to the epoch alone.
+    anew = anew or not of and ARGV[3] == '0' or of and redis.call('GET', reign_key) ~= of
   end
   if ARGV[3] == '1' and (anew or epoch ~= known) then
     return {0, epoch or 0}
@@ -67,7 +65,7 @@ if not id then
   if anew then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    before = before or epoch and string.format('%.0f-%.0f', epoch, number) or ''
+    before = before or last or ''
     epoch, number, more = math.max(now, (epoch or 0) + 1, known + 1), -1, {'p', before}
   end
   id = string.format('%.0f-%.0f', epoch, number + 1)

@@ -5,15 +5,9 @@
 -- Answer: {0} there is no stream; {1, last id there ever was, number of events, id, id before it or
 --         *, nonce and envelope, …}: an id before it stands where an epoch begins, empty if none
 -- Safe to run twice: it changes nothing.
-if redis.call('EXISTS', KEYS[1]) == 0 then
+local last = newest()
+if not last then
   return {0}
-end
-local last = nil
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then
-    last = info[i + 1]
-  end
 end
 local entries = nil
 if ARGV[1] == '$' then

@@ -13,4 +13,4 @@ if not at then
   return {0}
 end
 return {1, redis.call('ZCARD', KEYS[3]), redis.call('ZCOUNT', KEYS[3], '-inf', clock()),
-  redis.call('ZCARD', KEYS[5]), at, newest()}
+  redis.call('ZCARD', KEYS[5]), at, newest() or '0-0'}

@@ -39,7 +39,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0
     end
   end
 end
-local new, last = {}, newest()
+local new, last = {}, newest() or '0-0'
 if from == '$' then
   from = last
 elseif earlier(last, from) and last ~= '0-0' then

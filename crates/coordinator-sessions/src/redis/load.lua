@@ -24,7 +24,7 @@ if throttle >= 0 and touch(base, s, now, throttle) then
     -- Nobody is logged out for want of memory: what was read is told, as it stands.
     s.last, s.expiry = last, expiry
   else
-    return written
+    redis.call('HSET', KEYS[1], 'm', moved(s))
   end
 end
 local answer = told(base, id, s, now, {1})

@@ -5,8 +5,9 @@ use crate::{
     faults::{SECOND, background},
     topology::{builder, cluster, config, sentinel},
 };
+use coordinator_core::ErrorKind;
 use coordinator_core::redis::Connection;
-use coordinator_events::{Events, GapReason, Item, Position, Published, Subscription};
+use coordinator_events::{Ack, Events, GapReason, Item, Position, Published, Subscription};
 use coordinator_harness::eventually;
 
 /// Publishes as soon as somebody takes it.
@@ -246,4 +247,32 @@ async fn a_slot_that_moves_loses_no_reader() {
             assert_eq!(number(&mut reader).await, expected, "{scope}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_publish_waits_for_as_many_replicas_as_it_was_told_to() {
+    let master = builder().start().await.expect("a server");
+    let events = Events::redis(&connect(&master.url()).await);
+    let acked = async |count, ms| {
+        let ack = Ack::Replicas { count, within: SECOND * ms / 1000 };
+        events.publish("s", "n", &count).ack(ack).await
+    };
+    // It is published, but nobody else has it.
+    let error = acked(1, 100).await.expect_err("there is no replica");
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    assert_eq!(events.position("s").await.expect("an answer").number(), 0);
+    let replica = builder().start().await.expect("a server");
+    let follow = ["REPLICAOF", "127.0.0.1", &master.port().to_string()];
+    replica.command(&follow).await.expect("an answer").ok().expect("it follows");
+    eventually(SOON, "it follows", async || {
+        let info = replica.command(&["INFO", "replication"]).await.expect("an answer");
+        info.as_str().is_some_and(|info| info.contains("master_link_status:up"))
+    })
+    .await;
+    assert!(matches!(acked(1, 5000).await, Ok(Published::New(_))));
+    let keys = replica.command(&["KEYS", "*:ev:s"]).await.expect("an answer");
+    let key = keys.as_array().expect("keys")[0].as_str().expect("a key").to_owned();
+    let there = replica.command(&["XLEN", &key]).await.expect("an answer");
+    assert_eq!(there.as_int(), Some(2));
+    assert!(acked(2, 100).await.is_err());
 }
