@@ -1,5 +1,5 @@
-//! The parent's own subscriptions to what workers tell of, and the check that each event came: once,
-//! in order, and where its publisher was told that it stands.
+//! The parent's own subscriptions to what workers tell of, and the check that each event came:
+//! once, in order, and where its publisher was told that it stands.
 
 use super::{
     herald::{Place, SCOPES, Told, scope},
