@@ -4,6 +4,7 @@
 //! data as they came, behind core's codec byte and checksum.
 
 use crate::cursor::{Cursor, Nonce};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use coordinator_core::{Error, ErrorKind, Result, codec};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -116,6 +117,11 @@ impl RawEvent {
         self.inner.opened.is_ok()
     }
 
+    fn opened(&self) -> Result<&(Head, Bytes)> {
+        let opened = self.inner.opened.as_ref();
+        opened.map_err(|error| Error::new(error.kind(), READ).with_source(error.chain()))
+    }
+
     fn head(&self) -> Option<&Head> {
         self.inner.opened.as_ref().ok().map(|(head, _)| head)
     }
@@ -160,10 +166,7 @@ impl RawEvent {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) if it is unreadable, no JSON, or of another shape.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        let (head, data) = match &self.inner.opened {
-            Ok(opened) => opened,
-            Err(error) => return Err(Error::new(error.kind(), READ).with_source(error.chain())),
-        };
+        let (head, data) = self.opened()?;
         if head.content_type.as_deref().is_some_and(|kind| kind != JSON) {
             return Err(corrupt("the data of an event are no JSON"));
         }
@@ -171,6 +174,39 @@ impl RawEvent {
             Error::new(ErrorKind::Corrupt, READ)
                 .with_source(format!("an event of type {}: {error}", head.kind))
         })
+    }
+
+    /// It as a CloudEvent 1.0 in JSON, for whoever passes events on to other systems: `id` is its
+    /// cursor, `subject` the scope; data that are no JSON are `data_base64`, and the schema's
+    /// version is the extension `schemaversion`.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) if it is unreadable, or says that its data are JSON and they
+    /// are not.
+    pub fn to_cloud_event(&self, scope: &str) -> Result<String> {
+        let (head, data) = self.opened()?;
+        let time = humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + self.time());
+        let mut event = serde_json::json!({
+            "specversion": "1.0",
+            "id": self.cursor().to_string(),
+            "source": head.source,
+            "type": head.kind,
+            "subject": scope,
+            "time": time.to_string(),
+            "datacontenttype": self.content_type(),
+        });
+        if head.schema > 0 {
+            event["schemaversion"] = head.schema.into();
+        }
+        if let Some(traceparent) = &head.traceparent {
+            event["traceparent"] = traceparent.as_str().into();
+        }
+        if head.content_type.as_deref().is_none_or(|kind| kind == JSON) {
+            event["data"] = self.decode()?;
+        } else {
+            event["data_base64"] = STANDARD.encode(data).into();
+        }
+        Ok(event.to_string())
     }
 
     /// A form of it that all readers of this process share: made by whoever asks first, kept as
@@ -250,6 +286,25 @@ mod tests {
             let refused = frame([0; 8], &head, b"1").expect_err("it is refused");
             assert_eq!(refused.kind(), ErrorKind::Misuse, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn it_is_a_cloud_event() {
+        let event = read(&frame([1; 8], &head(), br#"{"n":1}"#).expect("an event"));
+        let json: serde_json::Value =
+            serde_json::from_str(&event.to_cloud_event("crew:42").expect("JSON")).expect("JSON");
+        let expected = serde_json::json!({
+            "specversion": "1.0", "id": "0-0", "source": "crew/42", "type": "task_started",
+            "subject": "crew:42", "time": "1970-01-01T00:00:00.005Z", "schemaversion": 2,
+            "datacontenttype": "application/json", "data": {"n": 1},
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        });
+        assert_eq!(json, expected);
+        let raw = Head { content_type: Some("image/png".into()), ..head() };
+        let event = read(&frame([1; 8], &raw, &[0, 255]).expect("an event"));
+        assert!(event.to_cloud_event("s").expect("JSON").contains(r#""data_base64":"AP8=""#));
+        let broken = read(&frame([1; 8], &head(), b"{").expect("an event"));
+        assert!(broken.to_cloud_event("s").is_err());
     }
 
     #[test]

@@ -97,6 +97,17 @@ async fn on_a_server_without_sharded_channels_too() {
 }
 
 #[tokio::test]
+async fn in_a_cluster_too() {
+    let all = crate::topology::cluster(3, 0).await;
+    let connection = connect(&all.url()).await;
+    let prefix = connection.keyspace().prefix().to_owned();
+    let theirs = config(&all.url()).with_prefix(&prefix).expect("a prefix");
+    let theirs = Connection::connect(theirs).await.expect("a connection");
+    let (events, truth) = (Events::redis(&connection), Events::redis(&theirs));
+    at_once(&events, &truth, &all.masters()[0], 300).await;
+}
+
+#[tokio::test]
 async fn messages_that_never_come_are_found_by_the_next_one_or_the_next_look() {
     let Scene { proxy, events, truth, server: _server } = scene().await;
     let mut subscription = open(&events, "s", Position::Now).await;

@@ -13,9 +13,7 @@ pub(super) struct Stage {
     now: i64,
     embedded: Option<Arc<Embedded>>,
     #[cfg(feature = "redis")]
-    pub(super) redis: Option<(Arc<crate::redis::Redis>, coordinator_harness::RedisServer)>,
-    /// What the server's clock says without an offset.
-    zero: i64,
+    pub(super) redis: Option<(Arc<crate::redis::Redis>, coordinator_harness::FrozenServer)>,
 }
 
 impl Stage {
@@ -29,7 +27,6 @@ impl Stage {
             embedded: Some(embedded),
             #[cfg(feature = "redis")]
             redis: None,
-            zero: 0,
         };
         stage.set(START).await;
         stage
@@ -43,18 +40,7 @@ impl Stage {
     #[cfg(feature = "redis")]
     pub(super) async fn redis_of(server: coordinator_harness::Builder) -> Self {
         use coordinator_core::{Config, redis::Connection};
-        let server = server.with_clock_shim().start().await.expect("a server");
-        server.stop_clock().await.expect("the clock stops");
-        // Else the server forgets what has expired at a time of its choice.
-        let expiry = server.command(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;
-        expiry.expect("an answer").ok().expect("it is allowed");
-        let answer = server.command(&["TIME"]).await.expect("an answer");
-        let parts: Vec<i64> = answer
-            .as_array()
-            .expect("two numbers")
-            .iter()
-            .map(|part| part.as_int().expect("a number"))
-            .collect();
+        let server = coordinator_harness::FrozenServer::start(server).await.expect("a server");
         let clock = ManualClock::new();
         let config = Config::from_url(&server.url())
             .expect("a URL")
@@ -71,7 +57,6 @@ impl Stage {
             now: 0,
             embedded: None,
             redis: Some((backend, server)),
-            zero: parts[0] * 1_000_000 + parts[1],
         };
         stage.set(START).await;
         stage
@@ -80,7 +65,7 @@ impl Stage {
     async fn set(&mut self, now: i64) {
         #[cfg(feature = "redis")]
         if let Some((_, server)) = &self.redis {
-            server.set_clock_offset_us(now - self.zero).await.expect("the clock moves");
+            server.set_time_us(now).await.expect("the clock moves");
         }
         #[cfg(not(feature = "redis"))]
         std::future::ready(()).await;
