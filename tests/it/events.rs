@@ -87,6 +87,7 @@ on_every_backend! {
     a_group_that_came_too_late_is_told
     a_handler_that_fails_or_panics_has_its_event_again
     what_cannot_be_decoded_is_a_dead_letter
+    what_there_is_at_once_is_taken_without_waiting_for_more
 }
 
 async fn open(events: &Events, position: Position) -> Subscription<u32> {
@@ -670,4 +671,25 @@ async fn what_cannot_be_decoded_is_a_dead_letter(stage: Stage) {
     let letters = group.dead_letters(0).await.expect("an answer");
     assert_eq!(letters.len(), 1);
     assert!(letters[0].reason.starts_with("unreadable: "), "{}", letters[0].reason);
+}
+
+async fn what_there_is_at_once_is_taken_without_waiting_for_more(stage: Stage) {
+    for number in 0..3 {
+        publish(&stage.peer, number).await;
+    }
+    let group = stage.events.group("s", "g").expect("a group").with_batch(2);
+    let mut one = group.consumer("one").await.expect("a consumer");
+    for expected in [&[0, 1][..], &[2], &[]] {
+        let mut seen = Vec::new();
+        for work in one.at_once::<u32>().await.expect("an answer") {
+            let Work::Delivery(delivery) = work else { panic!("{work:?}") };
+            seen.push(delivery.data);
+            assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+        }
+        assert_eq!(seen, expected);
+    }
+    // What cannot be decoded is nothing to work on, and waits for nobody.
+    assert!(stage.peer.publish("s", "n", "no number").await.is_ok());
+    assert!(one.at_once::<u32>().await.expect("an answer").is_empty());
+    assert_eq!(group.dead_letters(0).await.expect("an answer").len(), 1);
 }

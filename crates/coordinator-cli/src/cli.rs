@@ -5,6 +5,7 @@ use crate::{
     conversation::ConversationArgs,
     demo::DemoArgs,
     doc::DocArgs,
+    events::EventsArgs,
     failure::{Failure, exit},
     limit::LimitArgs,
     lock::LockArgs,
@@ -36,9 +37,10 @@ Environment:
 Examples:
   coordinator --url redis://127.0.0.1 lock run nightly --wait 10m -- ./backup.sh
   coordinator --url redis://127.0.0.1 limit check mail:alice --rule 100/1h
-  coordinator --url redis://127.0.0.1 session revoke --user ann";
+  coordinator --url redis://127.0.0.1 session revoke --user ann
+  coordinator --url redis://127.0.0.1 events tail crew:42";
 
-/// Locks, rate limits, sessions, health and a demonstration over Redis or Valkey.
+/// Locks, rate limits, sessions, events, health and a demonstration over Redis or Valkey.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
@@ -93,6 +95,8 @@ pub(crate) enum Verb {
     Demo(DemoArgs),
     /// Read and write documents that processes share, by compare-and-set
     Doc(DocArgs),
+    /// Publish events that processes share, follow them, work through them
+    Events(EventsArgs),
     /// How the server is, and what should be done about it
     #[command(after_help = "Exit codes: 0 healthy or degraded, 3 unavailable.\n\n\
         Example:\n  coordinator health --url redis://127.0.0.1 --json")]

@@ -11,6 +11,8 @@ pub(crate) enum Need {
     Redis,
     /// Limits that other processes have asked.
     SharedLimits,
+    /// Events that other processes publish and hear.
+    SharedEvents,
     /// State in this process will do.
     EmbeddedIsFine,
 }
@@ -54,6 +56,7 @@ impl Context {
         let why = match need {
             Need::Redis => "a process-local lock protects nobody",
             Need::SharedLimits => "a process that has just begun has limited nobody",
+            Need::SharedEvents => "events of this process alone are heard by nobody",
             Need::EmbeddedIsFine => return Ok(config),
         };
         if config.is_embedded() {

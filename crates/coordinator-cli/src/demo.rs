@@ -3,16 +3,18 @@
 //!
 //! The parent owns the work list and the [`ledger`]. Workers ask it for a request, wait for room in
 //! the [`limits`] of its client and its path, take the lock of the client, count in its session and
-//! in the document of the path ([`keeping`]), and write to its account with the fence of their
-//! lease. At the end the [`checks`] look at what the ledger let in, count in [`windows`] what the
-//! limits let in, and the [`audit`] reads sessions and documents again. Parts that come later slot
-//! in as further [`steps`] of handling a request and as further checks.
+//! in the document of the path ([`keeping`]), publish an event ([`herald`]), and write to its
+//! account with the fence of their lease. At the end the [`checks`] look at what the ledger let in,
+//! count in [`windows`] what the limits let in, the [`audit`] reads sessions and documents again,
+//! and the [`witness`] tells what it heard. Parts that come later slot in as further [`steps`] of
+//! handling a request and as further checks.
 
 mod audit;
 mod checks;
 mod child;
 mod crew;
 mod desk;
+mod herald;
 mod keeping;
 mod ledger;
 mod limits;
@@ -26,6 +28,7 @@ mod steps;
 mod tasks;
 mod visits;
 mod windows;
+mod witness;
 mod work;
 mod worker;
 
@@ -36,6 +39,7 @@ use self::{
     report::Summary,
     requests::Generator,
     steps::Manners,
+    witness::Witness,
     work::Work,
 };
 use crate::{
@@ -99,6 +103,9 @@ pub(crate) struct DemoArgs {
     /// Count without looking whether others did meanwhile, so that the check has something to find
     #[arg(long, hide = true)]
     hasty: bool,
+    /// Say of some events that they are published, so that the check has something to find
+    #[arg(long, hide = true)]
+    forgetful: bool,
     /// Which run a worker is of
     #[arg(long, hide = true, value_name = "N")]
     run: Option<u64>,
@@ -115,6 +122,7 @@ pub(crate) async fn run(args: &DemoArgs, context: &Context) -> Result<u8, Failur
         careless: args.careless,
         greedy: args.greedy,
         hasty: args.hasty,
+        forgetful: args.forgetful,
         run: args.run.unwrap_or_else(rand::random),
     };
     if let (Some(socket), Some(id)) = (&args.worker, args.id) {
@@ -128,6 +136,7 @@ pub(crate) async fn run(args: &DemoArgs, context: &Context) -> Result<u8, Failur
     // A server that is not there is told at once, and not by four workers.
     let own = Coordinator::with_config(config.clone()).await?;
     let keeping = Keeping::new(&own, manners.run, false)?;
+    let witness = Witness::open(&own, manners.run).await?;
     let ledger = Ledger::new(ledger::fenced, open_ledger(args)?);
     let started = clock.now();
     let work = match listed {
@@ -138,7 +147,10 @@ pub(crate) async fn run(args: &DemoArgs, context: &Context) -> Result<u8, Failur
     let end = work_through(args, context, &own, &parent, manners).await?;
     let took = clock.now().saturating_since(started);
     let audit = match &end {
-        End::Complete => Some(audit::examine(&parent.visits(), &keeping, &*clock).await?),
+        End::Complete => {
+            let events = witness.examine(&parent.published(), &*clock).await?;
+            Some(audit::examine(&parent.visits(), &keeping, events, &*clock).await?)
+        }
         _ => None,
     };
     own.close().await;

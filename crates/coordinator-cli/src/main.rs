@@ -8,6 +8,7 @@ mod context;
 mod conversation;
 mod demo;
 mod doc;
+mod events;
 mod failure;
 mod health;
 mod kept;
@@ -44,6 +45,7 @@ async fn run(verb: &Verb, context: &Context) -> Result<u8, Failure> {
         Verb::Demo(args) => demo::run(args, context).await,
         Verb::Conversation(args) => conversation::run(args, context).await,
         Verb::Doc(args) => doc::run(args, context).await,
+        Verb::Events(args) => events::run(args, context).await,
         Verb::Health => health::run(context).await,
         Verb::Limit(args) => limit::run(args, context).await,
         Verb::Lock(args) => lock::run(args, context).await,

@@ -151,17 +151,11 @@ impl Consumer {
         let mut pause = AGAIN.0;
         loop {
             match self.ready.pop_front() {
-                Some(Ready::Gap(gap)) => {
-                    telemetry::gap(&gap);
-                    return Work::Gap(gap);
-                }
-                Some(Ready::Delivery(raw, attempt)) => match raw.decode() {
-                    Ok(data) => {
-                        let group = self.group.clone();
-                        return Work::Delivery(Delivery { data, raw, attempt, group });
+                Some(ready) => {
+                    if let Some(work) = self.given(ready).await {
+                        return work;
                     }
-                    Err(error) => self.unreadable(attempt, &error).await,
-                },
+                }
                 None => match self.take().await {
                     Ok(true) => {}
                     Ok(false) => {
@@ -175,6 +169,46 @@ impl Consumer {
                     }
                 },
             }
+        }
+    }
+
+    /// What there is to work on at this moment, up to a [batch](Group::with_batch) of it and
+    /// without waiting for more; empty if there is nothing. What cannot be decoded becomes a dead
+    /// letter by itself.
+    ///
+    /// # Errors
+    /// As [`Events::position`](crate::Events::position).
+    ///
+    /// # Cancel safety
+    /// Dropping the future settles nothing: what was taken is delivered again after a lease.
+    pub async fn at_once<T: DeserializeOwned>(&mut self) -> Result<Vec<Work<T>>> {
+        if self.ready.is_empty() {
+            self.take().await?;
+        }
+        let mut work = Vec::with_capacity(self.ready.len());
+        while let Some(ready) = self.ready.pop_front() {
+            work.extend(self.given(ready).await);
+        }
+        Ok(work)
+    }
+
+    /// What a caller is given; none where that cannot be decoded, and is buried.
+    async fn given<T: DeserializeOwned>(&self, ready: Ready) -> Option<Work<T>> {
+        match ready {
+            Ready::Gap(gap) => {
+                telemetry::gap(&gap);
+                Some(Work::Gap(gap))
+            }
+            Ready::Delivery(raw, attempt) => match raw.decode() {
+                Ok(data) => {
+                    let group = self.group.clone();
+                    Some(Work::Delivery(Delivery { data, raw, attempt, group }))
+                }
+                Err(error) => {
+                    self.unreadable(attempt, &error).await;
+                    None
+                }
+            },
         }
     }
 

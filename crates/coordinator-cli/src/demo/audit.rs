@@ -1,7 +1,7 @@
 //! The checks of what was kept: sessions and documents are read again and compared with what the
-//! parent saw.
+//! parent saw; what was heard of events is said with it.
 
-use super::{keeping::Keeping, visits::Visits, worker::Trouble};
+use super::{keeping::Keeping, visits::Visits, witness::Heard, worker::Trouble};
 use crate::failure::Failure;
 use coordinator::{Result, clock::Clock};
 use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
@@ -21,6 +21,8 @@ pub(crate) struct Audit {
     /// Sessions and documents that did not count each request that was handled, or counted one
     /// that never was begun.
     pub(crate) updates_lost: u64,
+    #[serde(flatten)]
+    pub(crate) events: Heard,
     /// Clients.
     #[serde(skip)]
     pub(crate) clients: u64,
@@ -31,8 +33,9 @@ pub(crate) struct Audit {
 
 impl Audit {
     /// In plain words.
-    pub(crate) fn checks(&self) -> [(bool, String); 2] {
-        let Self { sessions, sessions_lost, documents, updates_lost, clients, unexplained } = self;
+    pub(crate) fn checks(&self) -> [(bool, String); 3] {
+        let Self { sessions, sessions_lost, documents, updates_lost, .. } = self;
+        let Self { events, clients, unexplained, .. } = self;
         [
             (
                 *sessions_lost == 0 && *unexplained == 0,
@@ -48,12 +51,13 @@ impl Audit {
                      {sessions} and {documents} do not add up"
                 ),
             ),
+            events.check(),
         ]
     }
 
     /// Whether nothing is wrong.
     pub(crate) fn is_clean(&self) -> bool {
-        self.sessions_lost + self.updates_lost + self.unexplained == 0
+        self.events.is_clean() && self.sessions_lost + self.updates_lost + self.unexplained == 0
     }
 }
 
@@ -61,12 +65,13 @@ impl Audit {
 pub(crate) async fn examine(
     visits: &Visits,
     keeping: &Keeping,
+    events: Heard,
     clock: &dyn Clock,
 ) -> Result<Audit, Failure> {
     let mut trouble = Trouble::none();
     loop {
         match compare(visits, keeping).await {
-            Ok(audit) => return Ok(audit),
+            Ok(audit) => return Ok(Audit { events, ..audit }),
             Err(error) => trouble.bear(clock, error).await?,
         }
     }

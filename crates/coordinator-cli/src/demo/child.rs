@@ -4,6 +4,7 @@
 
 use super::{
     desk::{Desk, Link},
+    herald::Herald,
     keeping::Keeping,
     limits::Limits,
     protocol::Ask,
@@ -47,6 +48,7 @@ pub(crate) async fn run(
         locks: coordinator.locks().clone(),
         limits: Limits::new(coordinator.limits(), manners.greedy)?,
         keeping: Keeping::new(&coordinator, manners.run, manners.hasty)?,
+        herald: Herald::new(&coordinator, manners.run, manners.forgetful),
         clock: config.clock().clone(),
         manners,
     };

@@ -3,6 +3,7 @@
 
 use super::{
     desk::Desk,
+    herald::Herald,
     keeping::Keeping,
     limits::Limits,
     parent::Parent,
@@ -85,6 +86,7 @@ pub(crate) async fn start(
             locks,
             limits,
             keeping: Keeping::new(&coordinator, manners.run, manners.hasty)?,
+            herald: Herald::new(&coordinator, manners.run, manners.forgetful),
             clock: config.clock().clone(),
             manners,
         };

@@ -4,6 +4,7 @@
 
 use super::{
     checks::{self, Evidence, Findings},
+    herald::Place,
     ledger::{Ledger, Verdict},
     limits::micros,
     protocol::{Answer, Ask},
@@ -14,7 +15,7 @@ use super::{
 use crate::failure::{Failure, exit};
 use coordinator::clock::Clock;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -84,6 +85,8 @@ struct Books {
     ledger: Ledger,
     admissions: Admissions,
     visits: Visits,
+    /// Where the event of each request that was handled stands, as its publisher was told.
+    published: HashMap<u64, Place>,
     workers: BTreeMap<u32, Row>,
     reassigned: u64,
     end: Option<End>,
@@ -118,6 +121,7 @@ impl Parent {
             ledger,
             admissions: Admissions::default(),
             visits: Visits::default(),
+            published: HashMap::new(),
             workers: (1..=instances).map(|id| (id, starting(id))).collect(),
             reassigned: 0,
             end: None,
@@ -237,11 +241,12 @@ impl Parent {
                 });
                 (answer, false)
             }
-            Ask::Write { write, path, cookie } => {
-                let client = write.client.clone();
+            Ask::Write { write, path, cookie, event } => {
+                let (client, number) = (write.client.clone(), write.number);
                 let answer = books.write(worker, write);
                 if answer == Answer::Accepted {
                     books.visits.end(&client, &path, cookie);
+                    books.published.insert(number, event);
                 }
                 let done = books.work.is_complete(now, &books.ledger);
                 if done {
@@ -280,6 +285,11 @@ impl Parent {
     /// What clients and paths went through.
     pub(crate) fn visits(&self) -> Visits {
         self.books().visits.clone()
+    }
+
+    /// Where the event of each request that was handled stands.
+    pub(crate) fn published(&self) -> HashMap<u64, Place> {
+        self.books().published.clone()
     }
 
     /// What it came to, examined.

@@ -103,6 +103,9 @@ fn command(
     if manners.hasty {
         command.arg("--hasty");
     }
+    if manners.forgetful {
+        command.arg("--forgetful");
+    }
     if manners.careless {
         command.arg("--careless");
     }

@@ -1,6 +1,7 @@
 //! What workers ask of the parent and what it answers; over a socket, one JSON document per line.
 
 use super::{
+    herald::Place,
     ledger::{Stamp, Write},
     requests::Request,
     visits::Cookie,
@@ -23,9 +24,9 @@ pub(crate) enum Ask {
     /// The value of a client's account, to write a new one for a request for this path, and what
     /// the client comes with. `waited_us` is how long the lock took.
     Read { client: String, path: String, stamp: Stamp, waited_us: u64 },
-    /// A new value for a client's account, and what the client is to come with from now on if that
-    /// is something new.
-    Write { write: Write, path: String, cookie: Option<Cookie> },
+    /// A new value for a client's account, what the client is to come with from now on if that is
+    /// something new, and where the event of the request stands.
+    Write { write: Write, path: String, cookie: Option<Cookie>, event: Place },
     /// The worker cannot go on, and nobody else could: the run has failed.
     GiveUp { exit: u8, message: String },
 }

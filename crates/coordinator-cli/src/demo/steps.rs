@@ -2,6 +2,7 @@
 
 use super::{
     desk::{Desk, Gone},
+    herald::Herald,
     keeping::{Keeping, Kept},
     ledger::{Stamp, Write},
     limits::{Limits, micros},
@@ -23,6 +24,7 @@ const WAIT: Duration = Duration::from_millis(250);
 
 /// How a worker goes about its work.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault that a check is to find")]
 pub(crate) struct Manners {
     /// How long the work takes, on average, that is done under the lock.
     pub(crate) work: Duration,
@@ -33,6 +35,8 @@ pub(crate) struct Manners {
     pub(crate) greedy: bool,
     /// Whether it counts without looking whether others did meanwhile.
     pub(crate) hasty: bool,
+    /// Whether it says of some events that they are published, and does not publish them.
+    pub(crate) forgetful: bool,
     /// Which run of the demo it is: what is kept is of that alone.
     pub(crate) run: u64,
 }
@@ -48,7 +52,7 @@ pub(crate) enum Handled {
     Lost(LossReason),
     /// The ledger had seen a newer holder.
     Stale,
-    /// The lock, the session or the document could not be asked for.
+    /// The lock, the session, the document or the event could not be asked for.
     Failed(Error),
 }
 
@@ -59,6 +63,7 @@ pub(crate) struct Hands {
     pub(crate) locks: Locks,
     pub(crate) limits: Limits,
     pub(crate) keeping: Keeping,
+    pub(crate) herald: Herald,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) manners: Manners,
 }
@@ -88,7 +93,7 @@ impl Hands {
     }
 
     /// What is done under the lock: one more request on the client's account, in its session and
-    /// in the document of the path.
+    /// in the document of the path, and the event that tells of it.
     async fn settle(
         &self,
         request: &Request,
@@ -105,7 +110,14 @@ impl Hands {
         let Answer::Account { value, cookie } = self.desk.ask(read).await? else {
             return Ok(Handled::Stale);
         };
-        let cookie = match self.keeping.visit(request, cookie).await {
+        // It is handled only when its event is acknowledged, which takes no time of its own.
+        let (kept, event) =
+            tokio::join!(self.keeping.visit(request, cookie), self.herald.tell(request));
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return Ok(Handled::Failed(error)),
+        };
+        let cookie = match kept {
             Ok(Kept::Done(cookie)) => cookie,
             Ok(Kept::Contended) => return Ok(Handled::Busy),
             Err(error) => return Ok(Handled::Failed(error)),
@@ -124,7 +136,7 @@ impl Hands {
             value: value + 1,
             stamp,
         };
-        let write = Ask::Write { write, path: request.path.clone(), cookie };
+        let write = Ask::Write { write, path: request.path.clone(), cookie, event };
         Ok(match self.desk.ask(write).await? {
             Answer::Accepted | Answer::AlreadyDone => Handled::Done,
             _ => Handled::Stale,

@@ -3,6 +3,7 @@
 mod conversation;
 mod copies;
 mod document;
+mod events;
 mod health;
 mod hold;
 mod limit;

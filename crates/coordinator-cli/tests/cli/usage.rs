@@ -109,7 +109,7 @@ async fn the_prefix_separates() {
 
 #[tokio::test]
 async fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 34] = [
+    let verbs: [&[&str]; 43] = [
         &[],
         &["demo"],
         &["health"],
@@ -143,6 +143,15 @@ async fn every_verb_explains_itself_with_an_example() {
         &["conversation", "show"],
         &["conversation", "pause"],
         &["conversation", "resume"],
+        &["events", "publish"],
+        &["events", "tail"],
+        &["events", "position"],
+        &["events", "group", "status"],
+        &["events", "group", "take"],
+        &["events", "group", "dead"],
+        &["events", "group", "requeue"],
+        &["events", "group", "discard"],
+        &["events", "group", "delete"],
         &["completions"],
     ];
     for verb in verbs {
@@ -154,7 +163,7 @@ async fn every_verb_explains_itself_with_an_example() {
     assert_eq!(version.stdout.trim(), concat!("coordinator ", env!("CARGO_PKG_VERSION")));
     for shell in ["bash", "zsh", "fish"] {
         let script = done(binary(&["completions", shell])).await.exits(0);
-        for word in ["acquire", "violations", "ip+path"] {
+        for word in ["acquire", "violations", "ip+path", "requeue"] {
             assert!(script.stdout.contains(word), "{shell}: {word}");
         }
     }

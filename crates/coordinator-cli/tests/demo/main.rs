@@ -41,9 +41,10 @@ async fn its_document_has_the_keys_that_callers_rely_on() {
     assert_eq!(document["handled"], document["requests"]);
     assert!(document["requests"].as_u64().is_some_and(|it| it > 100), "{document}");
     assert!(document["seconds"].as_f64().is_some_and(|it| it >= 1.0), "{document}");
-    for later in ["events_published", "cache_hit_rate"] {
-        assert!(document.get(later).is_none(), "{later} is of a part that is not there");
+    for events in ["events_published", "events_delivered"] {
+        assert_eq!(document[events], document["requests"], "{document}");
     }
+    assert!(document.get("cache_hit_rate").is_none(), "it is of a part that is not there");
 }
 
 #[tokio::test]
@@ -105,6 +106,15 @@ async fn planted_workers_that_count_without_compare_and_set_are_found() {
 }
 
 #[tokio::test]
+async fn planted_workers_that_do_not_tell_are_found() {
+    let (code, document) = at_one_path(&["--forgetful"]).await;
+    assert_eq!(code, Some(1), "{document}");
+    assert_eq!((&document["ok"], &document["handled"]), (&false.into(), &1000.into()));
+    assert_eq!(document["events_published"], 1000, "{document}");
+    assert_eq!(document["events_delivered"], 1000 - 1000 / 7, "{document}");
+}
+
+#[tokio::test]
 async fn two_killed_workers_lose_no_line_and_write_none_twice() {
     let server = RedisServer::start().await.unwrap();
     let files = Files::with_paths(2000, 97, 3);
@@ -124,6 +134,8 @@ async fn two_killed_workers_lose_no_line_and_write_none_twice() {
     assert_eq!(document["over_admitted"], 0, "{document}");
     assert_eq!(document["sessions_lost"], 0, "{document}");
     assert_eq!(document["updates_lost"], 0, "{document}");
+    assert_eq!(document["events_published"], 2000, "{document}");
+    assert_eq!(document["events_delivered"], 2000, "{document}");
     files.check();
 }
 
@@ -171,6 +183,7 @@ async fn a_server_that_is_killed_and_restarted_does_not_end_it() {
     let (code, document) = run.end().await;
     assert_eq!(code, Some(0), "{document}");
     assert_eq!(document["workers_lost"], 0, "{document}");
+    assert_eq!(document["events_delivered"], 1000, "{document}");
     files.check();
 }
 
@@ -253,7 +266,7 @@ async fn the_help_tells_of_what_users_need() {
     let (code, text, _) = output(coordinator().args(["demo", "--help"])).await;
     assert_eq!(code, Some(0));
     assert!(text.contains("--processes") && text.contains("Examples:"), "{text}");
-    for hidden in ["--worker", "--careless", "--greedy", "--work "] {
+    for hidden in ["--worker", "--careless", "--greedy", "--forgetful", "--work "] {
         assert!(!text.contains(hidden), "{hidden}: {text}");
     }
 }

@@ -17,23 +17,23 @@ local function clock()
 end
 
 -- Keys of a group last as long as somebody works in it.
-local function keep(ttl)
-  for i = 2, #KEYS do
-    redis.call('PEXPIRE', KEYS[i], ttl)
+local function keep(keys, ttl)
+  for i = 2, #keys do
+    redis.call('PEXPIRE', keys[i], ttl)
   end
 end
 
 -- Refuses keys of a wrong type before anything is written.
-local function sound()
-  redis.call('ZCARD', KEYS[3])
-  redis.call('HLEN', KEYS[4])
-  redis.call('ZCARD', KEYS[5])
-  redis.call('HLEN', KEYS[6])
+local function sound(keys)
+  redis.call('ZCARD', keys[3])
+  redis.call('HLEN', keys[4])
+  redis.call('ZCARD', keys[5])
+  redis.call('HLEN', keys[6])
 end
 
 -- The work of a delivery, if it is the one that is under way.
-local function held(id, number)
-  local body = redis.call('HGET', KEYS[4], id)
+local function held(keys, id, number)
+  local body = redis.call('HGET', keys[4], id)
   if not body then
     return nil
   end
@@ -41,11 +41,11 @@ local function held(id, number)
   return deliveries == number and {consumer = consumer, reason = reason, event = event} or nil
 end
 
-local function bury(id, deliveries, consumer, reason, event, now)
-  redis.call('HSET', KEYS[6], id, wrap(deliveries, consumer, reason, event))
-  redis.call('ZADD', KEYS[5], now, id)
-  redis.call('ZREM', KEYS[3], id)
-  redis.call('HDEL', KEYS[4], id)
+local function bury(keys, id, deliveries, consumer, reason, event, now)
+  redis.call('HSET', keys[6], id, wrap(deliveries, consumer, reason, event))
+  redis.call('ZADD', keys[5], now, id)
+  redis.call('ZREM', keys[3], id)
+  redis.call('HDEL', keys[4], id)
 end
 
 local function earlier(id, other)

@@ -1,10 +1,6 @@
 -- Lists a group's dead letters, the oldest first.
--- KEYS[1] the stream
--- KEYS[2] the id up to which the group has taken
--- KEYS[3] its deliveries under way, by when they are due again
--- KEYS[4] their bodies
--- KEYS[5] its dead letters, by when they died
--- KEYS[6] their bodies
+-- KEYS[1..6] the stream; the id up to which the group has taken; its deliveries under way, by when
+--            they are due again; their bodies; its dead letters, by when they died; their bodies
 -- ARGV[1] how many to pass over
 -- ARGV[2] how many at most
 -- Answer: {1, number of them, id, when in ms, deliveries, consumer, reason, nonce and envelope, …}

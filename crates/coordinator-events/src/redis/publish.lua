@@ -26,7 +26,8 @@ local function reign()
 end
 
 local function add(how)
-  return redis[how]('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, ARGV[1] .. '-*', 'e', ARGV[4])
+  local id = ARGV[1] .. '-*'
+  return redis[how]('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, id, 'e', ARGV[4])
 end
 
 local id, before, of, anew = nil, nil, nil, false
@@ -45,7 +46,7 @@ if fast then
   end
 end
 if not id then
-  local last = newest()
+  local last = newest(stream)
   local epoch, number = epoch_and_number(last or '')
   anew = anew or not epoch or epoch < known
   if anew and fast and epoch then

@@ -5,7 +5,7 @@
 -- Answer: {0} there is no stream; {1, last id there ever was, number of events, id, id before it or
 --         *, nonce and envelope, …}: an id before it stands where an epoch begins, empty if none
 -- Safe to run twice: it changes nothing.
-local last = newest()
+local last = newest(KEYS[1])
 if not last then
   return {0}
 end

@@ -1,16 +1,12 @@
 -- Takes a dead letter away, or gives it another life.
--- KEYS[1] the stream
--- KEYS[2] the id up to which the group has taken
--- KEYS[3] its deliveries under way, by when they are due again
--- KEYS[4] their bodies
--- KEYS[5] its dead letters, by when they died
--- KEYS[6] their bodies
+-- KEYS[1..6] the stream; the id up to which the group has taken; its deliveries under way, by when
+--            they are due again; their bodies; its dead letters, by when they died; their bodies
 -- ARGV[1] the id
 -- ARGV[2] 1 to deliver it again at once, 0 to forget it
 -- ARGV[3] for how long the group is kept, in ms
 -- Answer: {1} done; {0} there is no such dead letter
 -- Safe to run twice: the second finds none.
-sound()
+sound(KEYS)
 local body = redis.call('HGET', KEYS[6], ARGV[1])
 if not body then
   redis.call('ZREM', KEYS[5], ARGV[1])
@@ -23,5 +19,5 @@ if ARGV[2] == '1' then
 end
 redis.call('HDEL', KEYS[6], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
-keep(ARGV[3])
+keep(KEYS, ARGV[3])
 return {1}

@@ -1,10 +1,9 @@
 -- Shared: where a scope's stream ends.
--- KEYS[1] the stream
 -- Safe to run twice: it changes nothing.
 
 -- The last id there ever was; nil without a stream.
-local function newest()
-  local info = redis.call('EXISTS', KEYS[1]) == 1 and redis.call('XINFO', 'STREAM', KEYS[1]) or {}
+local function newest(stream)
+  local info = redis.call('EXISTS', stream) == 1 and redis.call('XINFO', 'STREAM', stream) or {}
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then
       return info[i + 1]

@@ -1,10 +1,6 @@
 -- Takes work for a consumer: first what is due again, then what is new.
--- KEYS[1] the stream
--- KEYS[2] the id up to which the group has taken
--- KEYS[3] its deliveries under way, by when they are due again
--- KEYS[4] their bodies
--- KEYS[5] its dead letters, by when they died
--- KEYS[6] their bodies
+-- KEYS[1..6] the stream; the id up to which the group has taken; its deliveries under way, by when
+--            they are due again; their bodies; its dead letters, by when they died; their bodies
 -- ARGV[1] the consumer
 -- ARGV[2] how much at most
 -- ARGV[3] for how long it is the consumer's, in ms
@@ -17,7 +13,7 @@
 -- Safe to run twice: what an answer that was lost told of is due again after its time.
 local now, most, due_at = clock(), tonumber(ARGV[2]), 0
 due_at = now + tonumber(ARGV[3])
-sound()
+sound(KEYS)
 local at = redis.call('GET', KEYS[2])
 local from = at or ARGV[5]
 local answer, buried, again = {1, -1, 0, 0}, 0, 0
@@ -28,7 +24,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0
   else
     local deliveries, consumer, reason, event = unwrap(body)
     if deliveries >= tonumber(ARGV[4]) then
-      bury(id, deliveries, consumer, reason, event, now)
+      bury(KEYS, id, deliveries, consumer, reason, event, now)
       buried = buried + 1
     else
       redis.call('HSET', KEYS[4], id, wrap(deliveries + 1, ARGV[1], reason, event))
@@ -39,7 +35,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0
     end
   end
 end
-local new, last = {}, newest() or '0-0'
+local new, last = {}, newest(KEYS[1]) or '0-0'
 if from == '$' then
   from = last
 elseif earlier(last, from) and last ~= '0-0' then
@@ -65,7 +61,7 @@ for _, entry in ipairs(new) do
   answer[n + 1], answer[n + 2], answer[n + 3] = from, before, event
 end
 redis.call('SET', KEYS[2], from)
-keep(ARGV[6])
+keep(KEYS, ARGV[6])
 local next_due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
 answer[2] = next_due and math.max(tonumber(next_due) - now, 0) or -1
 return answer

@@ -5,7 +5,7 @@ use crate::demo::{
     ledger::{Stamp, Write, fenced},
     requests::Request,
 };
-use coordinator::clock::ManualClock;
+use coordinator::{clock::ManualClock, events::Cursor};
 use futures::FutureExt as _;
 
 fn parent(requests: u64) -> Parent {
@@ -25,13 +25,14 @@ fn taken(parent: &Parent, worker: u32) -> Option<u64> {
 }
 
 fn write(parent: &Parent, worker: u32, number: u64) -> Answer {
+    let event = Place { of: 0, cursor: Cursor::START };
     let write = Write {
         client: "c".to_owned(),
         number,
         value: number,
         stamp: Stamp { fence: number, owner: "a".to_owned() },
     };
-    parent.note(worker, Ask::Write { write, path: "/".to_owned(), cookie: None })
+    parent.note(worker, Ask::Write { write, path: "/".to_owned(), cookie: None, event })
 }
 
 #[tokio::test]
