@@ -136,12 +136,8 @@ impl Subscribe {
             check("events.subscribe", "type", kind)?;
         }
         let hub = self.events.hub(&scope).await?;
-        let at = match self.from {
-            Position::Now => hub.ring().at,
-            Position::Earliest => Cursor::START,
-            Position::After(cursor) => cursor,
-        };
         let reader = Reader::new(hub, self.from, self.policy);
+        let at = reader.at();
         Ok(RawSubscription { reader, types: self.types, at })
     }
 }
