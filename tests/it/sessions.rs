@@ -118,8 +118,6 @@ on_every_backend! {
     a_login_with_a_replaced_token_is_a_login
     a_token_used_after_its_grace_ends_the_session
     a_login_leaves_a_planted_token_outside
-    a_patch_of_nothing_is_activity
-    a_login_has_room_where_one_was_before
     a_session_that_becomes_a_users_keeps_what_is_in_it
     an_idle_session_ends_in_time_and_a_used_one_does_not
     a_session_ends_at_its_absolute_timeout
@@ -317,46 +315,6 @@ async fn a_login_leaves_a_planted_token_outside(stage: Stage) {
     assert_eq!(standing(one, token).await, revoked("replaced"));
     let cleo = other.login(Some(&planted), NewSession::user("cleo")).await.expect("an answer");
     assert_eq!(cleo.session().expect("it is created").user(), Some("cleo"));
-}
-
-async fn a_patch_of_nothing_is_activity(stage: Stage) {
-    let new = NewSession::user("ann").with_idle_timeout(10 * MINUTE);
-    let token = created(&stage.sessions, new).await;
-    for _ in 0..4 {
-        stage.elapse(8 * MINUTE).await;
-        let patched = stage.peer.patch(&token, Patch::new()).await.expect("an answer");
-        assert_eq!(patched, Lookup::Live(Updated::Unchanged));
-    }
-    stage.elapse(20 * MINUTE).await;
-    let patched = stage.peer.patch(&token, Patch::new()).await.expect("an answer");
-    assert_eq!(patched, Lookup::Expired);
-}
-
-async fn a_login_has_room_where_one_was_before(stage: Stage) {
-    let policies = [CapPolicy::Reject, CapPolicy::EvictOldest, CapPolicy::EvictLeastRecent];
-    let mut stage = stage;
-    for (user, policy) in ["ann", "bob", "cleo"].into_iter().zip(policies) {
-        stage = stage.with(|s| s.with_cap(2, policy));
-        let phone = created(&stage.sessions, NewSession::user(user)).await;
-        stage.elapse(SECOND).await;
-        let mut desk = created(&stage.peer, NewSession::user(user)).await;
-        for _ in 0..3 {
-            stage.elapse(SECOND).await;
-            let again = stage.sessions.login(Some(&desk), NewSession::user(user)).await;
-            let again = again.expect("an answer").session().expect("there is room");
-            assert_eq!(standing(&stage.peer, &desk).await, revoked("replaced"));
-            desk = again.token().expect("a token").clone();
-            assert_eq!(standing(&stage.peer, &phone).await, Lookup::Live(()), "{user}");
-            assert_eq!(standing(&stage.peer, &desk).await, Lookup::Live(()), "{user}");
-        }
-        // From elsewhere, there is none.
-        let guest = created(&stage.sessions, NewSession::anonymous()).await;
-        let login = stage.sessions.login(Some(&guest), NewSession::user(user)).await;
-        let login = login.expect("an answer");
-        assert_eq!(login.session().is_err(), policy == CapPolicy::Reject, "{user}");
-        let found = standing(&stage.peer, &guest).await;
-        assert_eq!(found == Lookup::Live(()), policy == CapPolicy::Reject, "{user}");
-    }
 }
 
 async fn a_session_that_becomes_a_users_keeps_what_is_in_it(stage: Stage) {
