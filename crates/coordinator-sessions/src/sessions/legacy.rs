@@ -278,7 +278,7 @@ impl Sessions {
         // Else it was rotated, moved or ended meanwhile.
         let Found::Live(moving) = departed.await? else { return Ok(Outcome::Skipped) };
         let arrived = self.arrive(place, moving, false).await?;
-        Ok(if arrived { Outcome::Migrated } else { Outcome::Revoked })
+        Ok(if arrived.is_live() { Outcome::Migrated } else { Outcome::Revoked })
     }
 }
 
