@@ -17,7 +17,7 @@
 //! ```
 //!
 //! # Guarantees
-//! Those of the parts: [`locks`], [`ratelimit`], [`sessions`].
+//! Those of the parts: [`locks`], [`ratelimit`], [`sessions`], [`events`].
 //!
 //! # Not guaranteed
 //! * That embedded state is shared: it belongs to this process and to the clones of one
@@ -50,6 +50,8 @@ mod book {
     struct RateLimits;
     #[doc = include_str!("../../../docs/guide/sessions.md")]
     struct Sessions;
+    #[doc = include_str!("../../../docs/guide/events.md")]
+    struct Events;
     #[doc = include_str!("../../../docs/guide/configuration.md")]
     struct Configuration;
     #[doc = include_str!("../../../docs/guide/topology.md")]

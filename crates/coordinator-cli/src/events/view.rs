@@ -24,7 +24,7 @@ pub(super) struct EventView {
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
     #[serde(skip_serializing_if = "is_zero")]
-    schema_version: u32,
+    schemaversion: u32,
     /// It was damaged where it is stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unreadable: bool,
@@ -47,7 +47,7 @@ impl EventView {
             data: data(&event.data(), content_type),
             datacontenttype: (content_type != JSON).then(|| content_type.to_owned()),
             traceparent: event.traceparent().map(ToOwned::to_owned),
-            schema_version: event.schema_version(),
+            schemaversion: event.schema_version(),
             unreadable: !event.is_readable(),
         }
     }
