@@ -91,7 +91,7 @@ async fn pass(mut client: TcpStream, shared: &Shared, mut rng: StdRng) {
     let (mut answers, mut answered) = service.split();
     let back = async {
         let mut budget = rng.random_range(200..1200_usize);
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; 4096];
         while let Ok(count @ 1..) = answers.read(&mut buffer).await {
             let cut = shared.at_random.load(Ordering::Relaxed) && count >= budget;
             let count = if cut { budget } else { count };

@@ -144,14 +144,10 @@ impl Socket {
 
     /// Whether anything came.
     async fn read(&mut self) -> bool {
-        let mut buffer = [0; 16 * 1024];
-        let read = tokio::time::timeout(SOON, self.stream.read(&mut buffer)).await;
+        let read = tokio::time::timeout(SOON, self.stream.read_buf(&mut self.rest)).await;
         match read.expect("something, or the end") {
             Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.rest.extend_from_slice(&buffer[..count]);
-                true
-            }
+            Ok(_) => true,
         }
     }
 
