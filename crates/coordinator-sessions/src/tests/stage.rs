@@ -17,10 +17,7 @@ pub(super) struct Stage {
     #[cfg(feature = "redis")]
     pub(super) connection: Option<coordinator_core::redis::Connection>,
     #[cfg(feature = "redis")]
-    pub(super) server: Option<coordinator_harness::RedisServer>,
-    /// What the server's clock says without an offset.
-    #[cfg(feature = "redis")]
-    zero: i64,
+    pub(super) server: Option<coordinator_harness::FrozenServer>,
 }
 
 /// 2030-01-01, in µs.
@@ -40,8 +37,6 @@ impl Stage {
             connection: None,
             #[cfg(feature = "redis")]
             server: None,
-            #[cfg(feature = "redis")]
-            zero: 0,
         };
         stage.set_embedded(START);
         stage
@@ -63,19 +58,7 @@ impl Stage {
     pub(super) async fn redis_of(server: coordinator_harness::Builder) -> Self {
         use coordinator_core::{Config, redis::Connection};
         use coordinator_harness::fresh_prefix;
-        let server = server.with_clock_shim().start().await.expect("a server");
-        server.stop_clock().await.expect("the clock stops");
-        // Else the server forgets what has expired at a time of its choice, which counts where the
-        // clock is set back.
-        let expiry = server.command(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;
-        expiry.expect("an answer").ok().expect("it is allowed");
-        let answer = server.command(&["TIME"]).await.expect("an answer");
-        let parts: Vec<i64> = answer
-            .as_array()
-            .expect("two numbers")
-            .iter()
-            .map(|part| part.as_int().expect("a number"))
-            .collect();
+        let server = coordinator_harness::FrozenServer::start(server).await.expect("a server");
         let clock = ManualClock::new();
         let config = Config::from_url(&server.url())
             .expect("a URL")
@@ -86,7 +69,6 @@ impl Stage {
             .with_clock(Arc::new(clock.clone()));
         let connection = Connection::connect(config).await.expect("a connection");
         let backend = Arc::new(crate::redis::Redis::new(&connection));
-        let zero = parts[0] * 1_000_000 + parts[1];
         let mut stage = Self {
             backend,
             clock,
@@ -94,7 +76,6 @@ impl Stage {
             store: Store::memory(),
             connection: Some(connection),
             server: Some(server),
-            zero,
         };
         stage.set(START).await;
         stage
@@ -110,7 +91,7 @@ impl Stage {
     pub(super) async fn set(&mut self, now: i64) {
         #[cfg(feature = "redis")]
         if let Some(server) = &self.server {
-            server.set_clock_offset_us(now - self.zero).await.expect("the clock moves");
+            server.set_time_us(now).await.expect("the clock moves");
         }
         self.set_embedded(now);
         #[cfg(not(feature = "redis"))]

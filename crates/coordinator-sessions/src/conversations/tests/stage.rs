@@ -14,10 +14,7 @@ pub(super) struct Stage {
     clock: ManualClock,
     now: i64,
     #[cfg(feature = "redis")]
-    pub(super) server: Option<coordinator_harness::RedisServer>,
-    /// What the server's clock says without an offset, in µs.
-    #[cfg(feature = "redis")]
-    zero: i64,
+    pub(super) server: Option<coordinator_harness::FrozenServer>,
 }
 
 impl Stage {
@@ -30,8 +27,6 @@ impl Stage {
             now: START,
             #[cfg(feature = "redis")]
             server: None,
-            #[cfg(feature = "redis")]
-            zero: 0,
         };
         stage.set_embedded(START);
         stage
@@ -47,17 +42,9 @@ impl Stage {
     pub(super) async fn redis() -> Self {
         use coordinator_core::{Config, redis::Connection};
         use coordinator_harness::{RedisServer, fresh_prefix};
-        let server = RedisServer::builder().with_clock_shim().start().await.expect("a server");
-        server.stop_clock().await.expect("the clock stops");
-        let expiry = server.command(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;
-        expiry.expect("an answer").ok().expect("it is allowed");
-        let answer = server.command(&["TIME"]).await.expect("an answer");
-        let parts: Vec<i64> = answer
-            .as_array()
-            .expect("two numbers")
-            .iter()
-            .map(|part| part.as_int().expect("a number"))
-            .collect();
+        let server = coordinator_harness::FrozenServer::start(RedisServer::builder())
+            .await
+            .expect("a server");
         let clock = ManualClock::new();
         let config = Config::from_url(&server.url())
             .expect("a URL")
@@ -66,8 +53,7 @@ impl Stage {
             .with_clock(Arc::new(clock.clone()));
         let connection = Connection::connect(config).await.expect("a connection");
         let backend = Arc::new(super::super::redis::Redis::new(&connection));
-        let zero = parts[0] * 1_000_000 + parts[1];
-        let mut stage = Self { backend, clock, now: 0, server: Some(server), zero };
+        let mut stage = Self { backend, clock, now: 0, server: Some(server) };
         stage.set(START).await;
         stage
     }
@@ -82,8 +68,7 @@ impl Stage {
     pub(super) async fn set(&mut self, now: i64) {
         #[cfg(feature = "redis")]
         if let Some(server) = &self.server {
-            let offset = now * 1000 - self.zero;
-            server.set_clock_offset_us(offset).await.expect("the clock moves");
+            server.set_time_us(now * 1000).await.expect("the clock moves");
         }
         self.set_embedded(now);
         #[cfg(not(feature = "redis"))]

@@ -16,10 +16,7 @@ pub(super) struct Stage {
     /// Where a file is.
     _folder: Option<tempfile::TempDir>,
     #[cfg(feature = "redis")]
-    pub(super) server: Option<coordinator_harness::RedisServer>,
-    /// What the server's clock says without an offset.
-    #[cfg(feature = "redis")]
-    zero: i64,
+    pub(super) server: Option<coordinator_harness::FrozenServer>,
 }
 
 /// 2030-01-01, in µs.
@@ -53,8 +50,6 @@ impl Stage {
             _folder: folder,
             #[cfg(feature = "redis")]
             server: None,
-            #[cfg(feature = "redis")]
-            zero: 0,
         };
         stage.set_embedded(START);
         stage
@@ -64,14 +59,9 @@ impl Stage {
     pub(super) async fn redis() -> Self {
         use coordinator_core::{Config, redis::Connection};
         use coordinator_harness::{RedisServer, fresh_prefix};
-        let server = RedisServer::builder().with_clock_shim().start().await.expect("a server");
-        server.stop_clock().await.expect("the clock stops");
-        // Else the server forgets what has expired at a time of its choice.
-        let expiry = server.command(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await;
-        expiry.expect("an answer").ok().expect("it is allowed");
-        let answer = server.command(&["TIME"]).await.expect("an answer");
-        let parts = answer.as_array().expect("two numbers").iter();
-        let parts: Vec<i64> = parts.map(|part| part.as_int().expect("a number")).collect();
+        let server = coordinator_harness::FrozenServer::start(RedisServer::builder())
+            .await
+            .expect("a server");
         let clock = ManualClock::new();
         let config = Config::from_url(&server.url())
             .expect("a URL")
@@ -80,9 +70,8 @@ impl Stage {
             .with_clock(Arc::new(clock.clone()));
         let connection = Connection::connect(config).await.expect("a connection");
         let backend = Arc::new(crate::documents::redis::Redis::new(&connection));
-        let zero = parts[0] * 1_000_000 + parts[1];
         let (now, server) = (0, Some(server));
-        let mut stage = Self { backend, clock, now, _folder: None, server, zero };
+        let mut stage = Self { backend, clock, now, _folder: None, server };
         stage.set(START).await;
         stage
     }
@@ -97,7 +86,7 @@ impl Stage {
     pub(super) async fn set(&mut self, now: i64) {
         #[cfg(feature = "redis")]
         if let Some(server) = &self.server {
-            server.set_clock_offset_us(now - self.zero).await.expect("the clock moves");
+            server.set_time_us(now).await.expect("the clock moves");
         }
         self.set_embedded(now);
         #[cfg(not(feature = "redis"))]
