@@ -1,5 +1,5 @@
-//! Rate limits and sessions for HTTP services: tower layers and axum extractors over coordinator's
-//! parts, with the headers, cookies and bodies that clients understand.
+//! Rate limits, sessions and event streams for HTTP services: tower layers and axum extractors over
+//! coordinator's parts, with the headers, cookies and bodies that clients understand.
 //!
 //! ```
 //! use axum::{Router, body::Body, routing::get};
@@ -28,7 +28,7 @@
 //! # }
 //! ```
 //!
-//! Sessions are [`sessions::SessionLayer`].
+//! Sessions are [`sessions::SessionLayer`], event streams [`events::Sse`].
 //!
 //! # Guarantees
 //! Of [limits]:
@@ -53,7 +53,16 @@
 //! * The token from before a login leads to nothing after it.
 //! * No token stands in a body, a log or a `Debug`.
 //!
+//! Of [events]:
+//! * A browser that is cut anywhere resumes, and sees each event that is kept once and in order, or
+//!   a `gap` in its stead.
+//! * An event that is followed live is written as text once in this process.
+//! * A client that does not read takes no more than a few pieces, and over HTTP/1.1 is gone by its
+//!   deadline, with its connection.
+//! * No event and no id of a client ends a stream or a process.
+//!
 //! # Not guaranteed
+//! * That a client that is gone without a word is known before the kernel says so.
 //! * That several limits without a [tenant](limits::LimitLayer::with_tenant), or rules and limits
 //!   of one layer, are asked at one moment: one comes after the other, and what was taken is given
 //!   back where a later one denies, as far as the server answers.
@@ -76,9 +85,11 @@ pub mod sessions;
 #[cfg(feature = "tower-sessions")]
 pub mod tower_sessions;
 
-/// The book's page of this crate, so that its examples compile and run.
+/// The book's pages of this crate, so that their examples compile and run.
 #[cfg(doctest)]
 mod book {
     #[doc = include_str!("../../../docs/guide/web.md")]
     struct Web;
+    #[doc = include_str!("../../../docs/guide/sse.md")]
+    struct Sse;
 }

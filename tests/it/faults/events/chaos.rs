@@ -3,7 +3,7 @@
 use super::{SOON, Scene, scene};
 use crate::faults::{background, figures, now};
 use coordinator_events::{Cursor, Events, Item, Position, Published};
-use coordinator_harness::rng;
+use coordinator_harness::{Proxy, RedisServer, rng};
 use rand::RngExt as _;
 use std::{
     collections::HashMap,
@@ -91,6 +91,40 @@ async fn reader(
     }
 }
 
+/// Something goes wrong; what.
+async fn inflict(server: &RedisServer, proxy: &Proxy, fault: u32) -> &'static str {
+    match fault {
+        0 => {
+            server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.expect("an answer");
+            "subscribers killed"
+        }
+        1 => {
+            server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await.expect("an answer");
+            "clients killed"
+        }
+        2 => {
+            proxy.cut_all();
+            "links cut"
+        }
+        3 => {
+            proxy.black_hole(true);
+            tokio::time::sleep(FAULT_EVERY / 2).await;
+            proxy.black_hole(false);
+            "black hole"
+        }
+        4 => {
+            server.command(&["SCRIPT", "FLUSH"]).await.expect("an answer");
+            "scripts flushed"
+        }
+        _ => {
+            proxy.drop_messages(true);
+            tokio::time::sleep(FAULT_EVERY / 2).await;
+            proxy.drop_messages(false);
+            "messages dropped"
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_twice_or_out_of_order_whatever_is_killed() {
     let long = std::env::var_os(LONG).is_some();
@@ -119,36 +153,7 @@ async fn nothing_is_lost_twice_or_out_of_order_whatever_is_killed() {
     let mut ticks = tokio::time::interval(FAULT_EVERY);
     while began.elapsed() < Duration::from_secs(seconds) {
         ticks.tick().await;
-        let fault = match random.random_range(0..6) {
-            0 => {
-                server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.expect("an answer");
-                "subscribers killed"
-            }
-            1 => {
-                server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await.expect("an answer");
-                "clients killed"
-            }
-            2 => {
-                proxy.cut_all();
-                "links cut"
-            }
-            3 => {
-                proxy.black_hole(true);
-                tokio::time::sleep(FAULT_EVERY / 2).await;
-                proxy.black_hole(false);
-                "black hole"
-            }
-            4 => {
-                server.command(&["SCRIPT", "FLUSH"]).await.expect("an answer");
-                "scripts flushed"
-            }
-            _ => {
-                proxy.drop_messages(true);
-                tokio::time::sleep(FAULT_EVERY / 2).await;
-                proxy.drop_messages(false);
-                "messages dropped"
-            }
-        };
+        let fault = inflict(&server, &proxy, random.random_range(0..6)).await;
         *faults.entry(fault).or_default() += 1;
     }
     stop.store(true, Ordering::Relaxed);
