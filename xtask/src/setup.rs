@@ -14,6 +14,8 @@ struct Tool {
     package: &'static str,
 }
 
+const BROWSER: Tool = Tool { program: "chromium", package: "chromium" };
+
 const TOOLS: [Tool; 5] = [
     Tool { program: "redis-server", package: "redis-server" },
     Tool { program: "redis-sentinel", package: "redis-sentinel" },
@@ -37,6 +39,15 @@ pub(crate) fn run() -> Result<bool> {
     Ok(true)
 }
 
+/// The same for a browser, for whoever asks for its tests.
+pub(crate) fn browser() -> Result<()> {
+    if find(BROWSER.program).is_none() {
+        may_install("install Chromium, so that `chromium` is on the PATH", &[&BROWSER])?;
+    }
+    println!("{:<15} {}", BROWSER.program, version(BROWSER.program)?);
+    Ok(())
+}
+
 fn missing() -> Vec<&'static Tool> {
     TOOLS.iter().filter(|tool| find(tool.program).is_none()).collect()
 }
@@ -57,12 +68,19 @@ fn version(program: &str) -> Result<String> {
 }
 
 fn install(missing: &[&Tool]) -> Result<()> {
+    let elsewhere = "install Redis 6.2 or newer (server and redis-cli; redis-sentinel is a link to \
+                     redis-server), util-linux and a C compiler, so that these programs are on the \
+                     PATH";
+    may_install(elsewhere, missing)
+}
+
+/// Installs tools where we may, and says what to do where not.
+fn may_install(elsewhere: &str, missing: &[&Tool]) -> Result<()> {
     let programs: Vec<_> = missing.iter().map(|tool| tool.program).collect();
     let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
     let advice = format!(
         "missing: {}. On Debian or Ubuntu: sudo apt-get install --no-install-recommends {}; \
-         elsewhere install Redis 6.2 or newer (server and redis-cli; redis-sentinel is a link to \
-         redis-server), util-linux and a C compiler, so that these programs are on the PATH",
+         elsewhere {elsewhere}",
         programs.join(", "),
         packages.join(" ")
     );
@@ -72,7 +90,8 @@ fn install(missing: &[&Tool]) -> Result<()> {
     if process::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("{advice} (not root)");
     }
-    if !install_packages(&packages)? || !self::missing().is_empty() {
+    let brought = install_packages(&packages)?;
+    if !brought || missing.iter().any(|tool| find(tool.program).is_none()) {
         bail!("apt-get did not bring everything; {advice}");
     }
     Ok(())

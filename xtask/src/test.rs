@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Plays as many random runs as a night has time for, after the suite and its few
     #[arg(long)]
     long: bool,
+    /// Follows events with a page in Chromium, after the suite; installs the browser where it may
+    #[arg(long)]
+    browser: bool,
     /// Goes to the test binaries as it stands: name filters and libtest's own flags
     #[arg(last = true)]
     filter: Vec<String>,
@@ -40,7 +43,12 @@ const LONG_RUNS: &[(&[&str], &str)] = &[
     (&["--package", "coordinator-tests", "--test", "it"], "owners_in_"),
     (&["--package", "coordinator-ratelimit", "--lib"], "tests::oracle::"),
     (&["--package", "coordinator-tests", "--test", "it"], "faults::sessions::"),
+    // How soon thousands of clients hear is no question to an unoptimised build.
+    (&["--release", "--package", "coordinator-web", "--test", "sse"], "many::"),
 ];
+/// What needs a browser, which nothing else asks for.
+const BROWSER: &[&str] =
+    &["--package", "coordinator-web", "--features", "browser", "--test", "browser"];
 
 /// Runs the suite and ends with `N passed, N failed`.
 pub(crate) fn run(args: &Args) -> Result<bool> {
@@ -68,6 +76,14 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
             println!("\n{name}: {} passed, {} failed, {seconds:.0} s", sum.passed, sum.failed);
             held &= long.held() && sum.passed > 0;
         }
+    }
+    if args.browser {
+        println!("\n== a page in Chromium");
+        setup::browser()?;
+        let apart = Args { filter: Vec::new(), ..args.clone() };
+        let browser = cargo_test(&apart, BROWSER, &[], |_| ())?;
+        println!("\n{}", browser.tally);
+        held &= browser.held() && browser.tally.total().passed > 0;
     }
     if args.all {
         return Ok(topologies::run(args, &ran)? && held);

@@ -44,6 +44,7 @@ enum SessionVerb {
     /// End a session, all of a user or all of a company; nothing makes them live again
     #[command(after_help = "Exit codes: 0 ended, 1 the one session did not live.\n\n\
         Examples:\n  coordinator session revoke --user ann --reason 'password changed'\n  \
+        coordinator session revoke --user ann --ref \"$ref\"\n  \
         coordinator session revoke - <token.txt")]
     Revoke(RevokeArgs),
     /// Count sessions
@@ -177,6 +178,10 @@ struct ListArgs {
 struct RevokeArgs {
     #[command(flatten)]
     whose: WhoseArgs,
+    /// Of this user the one session that `list` calls so
+    #[arg(long = "ref", value_name = "REF", requires = "user",
+          conflicts_with_all = ["token", "company"])]
+    reference: Option<String>,
     /// Why, told to whoever comes with the token
     #[arg(long, value_name = "R", default_value = "revoked")]
     reason: String,

@@ -1,10 +1,10 @@
 //! The owner: scopes, and what all of them have in common.
 
 use crate::{
-    backend::{Backend, Entry, Posted},
+    backend::{Backend, Entry, From, Posted},
     cursor::{Cursor, Nonce},
     embedded::Embedded,
-    envelope::{self, Head},
+    envelope::{self, Head, RawEvent},
     group::Group,
     hub::{Hub, Room, end},
     live::Live,
@@ -273,6 +273,21 @@ impl Events {
         end(&*self.inner.backend, &Name::new(scope)?).await
     }
 
+    /// The last event of a scope, if it is kept: what [`position`](Self::position) is after.
+    ///
+    /// # Errors
+    /// As [`position`](Self::position).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn last(&self, scope: &str) -> Result<Option<RawEvent>> {
+        let page = self.inner.backend.read(&Name::new(scope)?, From::Last, 1).await?;
+        Ok(page.and_then(|page| {
+            let last = page.events.into_iter().last().filter(|last| last.id == page.last)?;
+            Some(RawEvent::new(Cursor::new(last.id, last.nonce), &last.envelope))
+        }))
+    }
+
     /// Forgets the events of a scope up to a place, the one it is after included; how many these
     /// were. Readers that had not come so far are told.
     ///
@@ -370,5 +385,39 @@ impl Inner {
 
     fn forget(&self, scope: &str) {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner).remove(scope);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_event_is_what_the_position_is_after() {
+        let events = Events::embedded();
+        assert!(events.last("crew:42").await.expect("a look").is_none());
+        for kind in ["task_started", "task_done"] {
+            let _ = events.publish("crew:42", kind, &1).await.expect("a publish");
+            let last = events.last("crew:42").await.expect("a look").expect("an event");
+            assert_eq!(last.kind(), kind);
+            assert_eq!(last.cursor(), events.position("crew:42").await.expect("a position"));
+        }
+        events.trim("crew:42", events.position("crew:42").await.unwrap()).await.expect("a trim");
+        assert!(events.last("crew:42").await.expect("a look").is_none(), "it is not kept");
+    }
+
+    #[tokio::test]
+    async fn a_subscription_says_where_it_begins() {
+        let events = Events::embedded();
+        let _ = events.publish("crew:42", "task_started", &1).await.expect("a publish");
+        let position = events.position("crew:42").await.expect("a position");
+        for (from, at) in [
+            (crate::Position::Now, position),
+            (crate::Position::Earliest, Cursor::START),
+            (crate::Position::After(position), position),
+        ] {
+            let opened = events.subscribe("crew:42").from(from).open_raw().await.expect("open");
+            assert_eq!(opened.cursor(), at);
+        }
     }
 }

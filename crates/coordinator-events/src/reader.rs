@@ -83,6 +83,11 @@ impl Reader {
         Self { hub, head, asked: None, at, mode, ready: VecDeque::new(), policy }
     }
 
+    /// After what was taken so far, of which some may not have been yielded.
+    pub(crate) fn at(&self) -> Cursor {
+        self.at
+    }
+
     /// The next event or gap; none after a disconnect. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Read> {
         let mut pause = AGAIN.0;

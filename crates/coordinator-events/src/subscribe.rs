@@ -136,15 +136,12 @@ impl Subscribe {
             check("events.subscribe", "type", kind)?;
         }
         let hub = self.events.hub(&scope).await?;
-        let (at, now) = match self.from {
-            Position::Now => {
-                let now = hub.now().await?;
-                (now.0, now)
-            }
-            Position::Earliest => (Cursor::START, (Cursor::START, 0)),
-            Position::After(cursor) => (cursor, (cursor, 0)),
+        let now = match self.from {
+            Position::Now => hub.now().await?,
+            Position::Earliest | Position::After(_) => (Cursor::START, 0),
         };
         let reader = Reader::new(hub, self.from, now, self.policy);
+        let at = reader.at();
         Ok(RawSubscription { reader, types: self.types, at })
     }
 }

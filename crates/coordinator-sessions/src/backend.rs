@@ -70,6 +70,8 @@ pub(crate) struct New {
     pub(crate) schema: u32,
     pub(crate) fields: Fields,
     pub(crate) cap: Option<Cap>,
+    /// A session in the same shard that ends for this one, and does not count towards the cap.
+    pub(crate) replaces: Option<Id>,
     pub(crate) origin: Origin,
     pub(crate) announced: bool,
 }
@@ -276,7 +278,6 @@ impl Index {
     }
 
     /// Reads back what [`key`](Self::key) wrote.
-    #[cfg(feature = "redis")]
     pub(crate) fn of_key(key: &str) -> Option<Self> {
         let (kind, name) = key.split_once(':')?;
         match kind {
@@ -326,6 +327,8 @@ pub(crate) enum Raise<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) sessions: Vec<(Id, Record)>,
+    /// The expiries and ids of those that cannot be read.
+    pub(crate) unreadable: Vec<(i64, String)>,
     /// Where to go on; `None`: that was all.
     pub(crate) next: Option<(i64, String)>,
 }
@@ -358,12 +361,15 @@ pub(crate) struct Reaped {
 }
 
 /// What a comparison of an index with its sessions found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Verified {
     pub(crate) seen: u64,
     pub(crate) left: u64,
     pub(crate) orphans: u64,
     pub(crate) missing: u64,
+    pub(crate) unreadable: u64,
+    /// Those that belong into others.
+    pub(crate) strays: u64,
     /// In which other indexes the sessions are.
     pub(crate) indexes: Vec<Index>,
 }
@@ -506,6 +512,17 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         limit: usize,
         mend: bool,
     ) -> BoxFuture<'a, Result<Verified>>;
+
+    /// The indexes of users, companies and crews in a shard that no session need name; none where
+    /// they expire by themselves.
+    fn indexes(&self, _shard: u16) -> BoxFuture<'_, Result<Vec<Index>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Whether it is a file, which nobody looks after between two runs.
+    fn in_file(&self) -> bool {
+        false
+    }
 
     /// What happened in a shard, the oldest first.
     fn happened(

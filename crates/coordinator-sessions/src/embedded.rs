@@ -96,10 +96,20 @@ impl Backend for Embedded {
                 Standing::Live(session, _) => session,
                 other => return refusal(shard, &id, other),
             };
-            session.idle = idle_ms.unwrap_or(session.idle);
-            session.absolute = absolute_ms.unwrap_or(session.absolute);
+            let (idle, absolute) = (session.idle, session.absolute);
+            session.idle = idle_ms.unwrap_or(idle);
+            session.absolute = absolute_ms.unwrap_or(absolute);
+            if session.idle < idle || session.absolute < absolute {
+                // A copy from before lives by what it was then: so long nothing may revive this
+                // one.
+                session.longest = Some(session.longest.unwrap_or(0).max(absolute));
+            }
             session.last = shard.now();
             session.expiry = session.ends(throttle_ms);
+            if session.expiry <= shard.now() {
+                shard.bury(&id, &session, "expired", "")?;
+                return Ok(Found::Expired);
+            }
             shard.keep(&id, &session)?;
             shard.index(&id, &session)?;
             Ok(Found::Live(session.written(shard.now())))
@@ -202,7 +212,7 @@ impl Backend for Embedded {
             let members = shard.members(&index, skip, limit)?;
             let (seen, mut ended) = (members.len(), 0);
             for id in members.iter().filter_map(|member| Id::decode(member)) {
-                let Some(session) = shard.session(&id)? else { continue };
+                let Some(session) = shard.passing(&id)? else { continue };
                 if let Some(reason) = shard.revoked(&session)? {
                     shard.bury(&id, &session, "invalidated", &reason)?;
                     ended += 1;
@@ -221,12 +231,12 @@ impl Backend for Embedded {
             let (seen, mut ended) = (due.len(), 0);
             for (member, _) in due {
                 let session = match Id::decode(&member) {
-                    Some(id) => shard.session(&id)?.map(|session| (id, session)),
+                    Some(id) => shard.passing(&id)?.map(|session| (id, session)),
                     None => None,
                 };
                 match session {
                     None => {
-                        shard.drop_from(&Index::All, &member)?;
+                        shard.discard(&member)?;
                         shard.announce(&member, "expired", None, "vanished")?;
                         ended += 1;
                     }
@@ -286,6 +296,14 @@ impl Backend for Embedded {
     ) -> BoxFuture<'a, Result<Verified>> {
         let index = index.clone();
         Box::pin(self.on(shard, move |shard| verify(shard, &index, skip, limit, mend)))
+    }
+
+    fn indexes(&self, shard: u16) -> BoxFuture<'_, Result<Vec<Index>>> {
+        Box::pin(self.on(shard, |shard| shard.names()))
+    }
+
+    fn in_file(&self) -> bool {
+        self.store.in_file()
     }
 
     fn happened(

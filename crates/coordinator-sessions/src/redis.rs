@@ -274,6 +274,7 @@ impl Backend for Redis {
             args.push(maybe(before.and_then(|before| before.of_user)));
             args.push(maybe(before.and_then(|before| before.of_company)));
             args.push(i64::from(new.announced).into());
+            args.push(new.replaces.map_or_else(String::new, |id| id.encode()).into());
             pairs(&mut args, &new.fields);
             let keys = self.keys(new.place);
             let mut fields = self.fields(&CREATE, keys, args).await?;
@@ -491,6 +492,9 @@ impl Backend for Redis {
             fields.unsigned()?;
             let more = fields.unsigned()? == 1;
             let last = (fields.int()?, fields.text()?);
+            let mut broken = fields.array()?;
+            let unreadable = (0..broken.unsigned()?).map(|_| Ok((broken.int()?, broken.text()?)));
+            let unreadable = unreadable.collect::<Result<_>>()?;
             let mut sessions = Vec::new();
             while !fields.is_empty() {
                 let mut one = fields.array()?;
@@ -499,7 +503,7 @@ impl Backend for Redis {
                     sessions.push((id, record(&mut one)?));
                 }
             }
-            Ok(Listed { sessions, next: more.then_some(last) })
+            Ok(Listed { sessions, unreadable, next: more.then_some(last) })
         })
     }
 
@@ -542,6 +546,8 @@ impl Backend for Redis {
                 left: fields.unsigned()?,
                 orphans: fields.unsigned()?,
                 missing: fields.unsigned()?,
+                unreadable: fields.unsigned()?,
+                strays: fields.unsigned()?,
                 indexes: Vec::new(),
             };
             for _ in 0..fields.unsigned()? {

@@ -156,7 +156,7 @@ impl Sessions {
         let options = &self.options;
         let names = new.names()?;
         let (idle_ms, absolute_ms) = new.timeouts(options)?;
-        self.reap_in_background();
+        self.begin().await;
         for _ in 0..ATTEMPTS {
             let place = Place { shard: shard_of(&names.user), id: Id::random()? };
             let token = Token::random(place)?;
@@ -171,11 +171,18 @@ impl Sessions {
                 schema: new.schema,
                 fields: new.fields(&seal)?,
                 cap: options.cap,
+                replaces: new
+                    .replaces
+                    .filter(|before| before.shard == place.shard)
+                    .map(|one| one.id),
                 origin: Origin::New,
                 announced: true,
             };
             match self.inner.backend.create(&step).await? {
                 backend::Created::Made { written, .. } => {
+                    if step.replaces.is_some() {
+                        self.inner.local.forget_all();
+                    }
                     let record = step.record(&written);
                     let session = Session::new(options, place, record, Some(token))?;
                     return Ok(Created::Session(Box::new(session)));

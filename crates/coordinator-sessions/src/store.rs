@@ -111,6 +111,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether it survives this process.
+    pub(crate) fn in_file(&self) -> bool {
+        self.inner.in_file
+    }
+
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }

@@ -3,6 +3,7 @@
 
 mod broken;
 mod contract;
+mod orphans;
 #[cfg(feature = "redis")]
 mod scripts;
 mod stage;
@@ -53,6 +54,7 @@ fn new(place: Place, secret: u8, names: Names) -> New {
         schema: 1,
         fields: vec![("a".to_owned(), b"1".to_vec())],
         cap: None,
+        replaces: None,
         origin: Origin::New,
         announced: true,
     }

@@ -216,6 +216,13 @@ impl Reference {
         Self(URL_SAFE_NO_PAD.encode(&mac.finalize().into_bytes()[..9]))
     }
 
+    /// Reads back what [`as_str`](Self::as_str) tells, as a list or a log has it; `None`: it is no
+    /// reference.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        (bytes.len() == 9).then(|| Self(text.to_owned()))
+    }
+
     /// The reference as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -332,6 +339,11 @@ mod tests {
 
     #[test]
     fn references_are_keyed_and_differ() {
+        let one = Reference::new(b"key", &Id::of(1));
+        assert_eq!(Reference::parse(one.as_str()), Some(one.clone()));
+        for wrong in ["", "AAAA", "no reference", &format!("{one}A"), &one.as_str()[..11]] {
+            assert_eq!(Reference::parse(wrong), None, "{wrong}");
+        }
         let id = Id::random().expect("random bytes");
         assert_ne!(Reference::new(b"a", &id), Reference::new(b"b", &id));
         let all: HashSet<_> = (0..10_000).map(|n| Reference::new(b"k", &Id::of(n))).collect();

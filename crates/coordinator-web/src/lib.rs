@@ -69,6 +69,7 @@
 //! * `redis` (default): the facade's `redis`.
 //! * `tower-sessions`: a store for the crate of that name.
 
+pub mod events;
 pub mod limits;
 mod problem;
 pub mod sessions;

@@ -1,7 +1,9 @@
 //! Options at their ends, and what is on its way while something changes.
 
-use super::{MINUTE, Stage, created, standing};
-use coordinator_sessions::{Lookup, NewSession, Rotation, SessionEventKind, Sessions};
+use super::{MINUTE, SECOND, Stage, created, revoked, standing};
+use coordinator_sessions::{
+    CapPolicy, Lookup, NewSession, Patch, Rotation, SessionEventKind, Sessions, Updated,
+};
 use futures::poll;
 use std::{pin::pin, time::Duration};
 
@@ -12,6 +14,8 @@ on_every_backend! {
     an_answer_on_its_way_is_not_kept_once_the_session_has_ended
     a_session_in_use_does_not_end_for_a_local_copy
     a_rotation_to_another_user_is_told_once
+    a_login_has_room_where_one_was_before
+    a_patch_of_nothing_is_activity
 }
 
 async fn options_without_an_end_are_as_long_as_a_session_lives(stage: Stage) {
@@ -65,4 +69,44 @@ async fn a_rotation_to_another_user_is_told_once(stage: Stage) {
     let mut users: Vec<_> = told.filter_map(|event| event.user).collect();
     users.sort();
     assert_eq!(users, ["user 0", "user 1", "user 2", "user 3", "user 4", "user 5"]);
+}
+
+async fn a_login_has_room_where_one_was_before(stage: Stage) {
+    let policies = [CapPolicy::Reject, CapPolicy::EvictOldest, CapPolicy::EvictLeastRecent];
+    let mut stage = stage;
+    for (user, policy) in ["ann", "bob", "cleo"].into_iter().zip(policies) {
+        stage = stage.with(|s| s.with_cap(2, policy));
+        let phone = created(&stage.sessions, NewSession::user(user)).await;
+        stage.elapse(SECOND).await;
+        let mut desk = created(&stage.peer, NewSession::user(user)).await;
+        for _ in 0..3 {
+            stage.elapse(SECOND).await;
+            let again = stage.sessions.login(Some(&desk), NewSession::user(user)).await;
+            let again = again.expect("an answer").session().expect("there is room");
+            assert_eq!(standing(&stage.peer, &desk).await, revoked("replaced"));
+            desk = again.token().expect("a token").clone();
+            assert_eq!(standing(&stage.peer, &phone).await, Lookup::Live(()), "{user}");
+            assert_eq!(standing(&stage.peer, &desk).await, Lookup::Live(()), "{user}");
+        }
+        // From elsewhere, there is none.
+        let guest = created(&stage.sessions, NewSession::anonymous()).await;
+        let login = stage.sessions.login(Some(&guest), NewSession::user(user)).await;
+        let login = login.expect("an answer");
+        assert_eq!(login.session().is_err(), policy == CapPolicy::Reject, "{user}");
+        let found = standing(&stage.peer, &guest).await;
+        assert_eq!(found == Lookup::Live(()), policy == CapPolicy::Reject, "{user}");
+    }
+}
+
+async fn a_patch_of_nothing_is_activity(stage: Stage) {
+    let new = NewSession::user("ann").with_idle_timeout(10 * MINUTE);
+    let token = created(&stage.sessions, new).await;
+    for _ in 0..4 {
+        stage.elapse(8 * MINUTE).await;
+        let patched = stage.peer.patch(&token, Patch::new()).await.expect("an answer");
+        assert_eq!(patched, Lookup::Live(Updated::Unchanged));
+    }
+    stage.elapse(20 * MINUTE).await;
+    let patched = stage.peer.patch(&token, Patch::new()).await.expect("an answer");
+    assert_eq!(patched, Lookup::Expired);
 }

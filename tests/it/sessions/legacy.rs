@@ -341,6 +341,20 @@ async fn an_old_cookie_is_told_the_new_token(stage: Stage) {
 }
 
 #[tokio::test]
+async fn timeouts_that_cannot_be_migrate_nothing() {
+    let server = topology::server().await;
+    let connection = Connection::connect(topology::config(&server.url())).await;
+    let connection = connection.expect("a connection");
+    for sessions in [
+        Sessions::embedded().with_idle_timeout(Duration::ZERO),
+        Sessions::embedded().with_absolute_timeout(Duration::from_hours(24 * 401)),
+    ] {
+        let refused = sessions.migrate_legacy(&connection, &layout()).await;
+        assert_eq!(refused.expect_err("they cannot be").kind(), ErrorKind::Misuse);
+    }
+}
+
+#[tokio::test]
 async fn a_cluster_is_not_searched() {
     let cluster = topology::cluster(3, 0).await;
     let connection = Connection::connect(topology::config(&cluster.url())).await;

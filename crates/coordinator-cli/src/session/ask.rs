@@ -9,7 +9,7 @@ use crate::{
     kept::{millis, unknown, unsure},
     output,
 };
-use coordinator::sessions::{Created, Filter, NewSession, Page, Sessions, Token};
+use coordinator::sessions::{Created, Filter, NewSession, Page, Reference, Sessions, Token};
 use serde_json::{Value, json};
 
 const CREATED_PERHAPS: &str =
@@ -93,6 +93,9 @@ pub(super) async fn list(args: &ListArgs, sessions: &Sessions, json: bool) -> Re
         output::json(&json!({ "sessions": views, "next": found.next }))?;
     } else {
         output::line(&view::table(views))?;
+        if found.unreadable > 0 {
+            output::note(format_args!("{} more cannot be read", found.unreadable));
+        }
         if let Some(next) = found.next {
             output::note(format_args!("there are more, behind --cursor {next}"));
         }
@@ -122,12 +125,40 @@ pub(super) async fn revoke_one(
     Ok(if lived { exit::DONE } else { exit::REFUSED })
 }
 
+/// Ends the one session of a user that a list calls so.
+async fn revoke_called(
+    user: &str,
+    reference: &str,
+    reason: &str,
+    sessions: &Sessions,
+    json: bool,
+) -> Result<u8, Failure> {
+    let reference = Reference::parse(reference).ok_or_else(|| {
+        Failure::usage("this is no reference, which `session list` tells as `ref`")
+    })?;
+    let ended = sessions.revoke(user, &reference, reason).await;
+    let lived = ended.map_err(|e| unsure(e, REVOKED_PERHAPS))?;
+    let state = if lived { "revoked" } else { "absent" };
+    if json {
+        let (count, reason) = (u64::from(lived), lived.then_some(reason));
+        output::json(&json!({ "count": count, "state": state, "reason": reason }))?;
+    } else if lived {
+        output::line("revoked")?;
+    } else {
+        output::note(format_args!("this user has no session that is called so"));
+    }
+    Ok(if lived { exit::DONE } else { exit::REFUSED })
+}
+
 /// Ends all sessions of a user or of a company.
 pub(super) async fn revoke(
     args: &RevokeArgs,
     sessions: &Sessions,
     json: bool,
 ) -> Result<u8, Failure> {
+    if let (Some(user), Some(reference)) = (&args.whose.user, &args.reference) {
+        return revoke_called(user, reference, &args.reason, sessions, json).await;
+    }
     let ended = match &args.whose {
         WhoseArgs { user: Some(user), .. } => sessions.revoke_user(user, &args.reason).await,
         WhoseArgs { company: Some(company), .. } => {
@@ -159,18 +190,24 @@ pub(super) async fn verify(repair: bool, sessions: &Sessions, json: bool) -> Res
         // Those that vanished leave the list of all with this.
         sessions.reap().await?;
     }
-    let wrong = found.orphans + found.missing;
+    // Nothing here mends what cannot be read.
+    let wrong = found.orphans + found.missing + found.strays;
+    let wrong = found.unreadable + if repair { 0 } else { wrong };
     if json {
         output::json(&json!({
             "sessions": found.sessions,
             "orphans": found.orphans,
             "missing": found.missing,
+            "strays": found.strays,
+            "unreadable": found.unreadable,
             "repaired": repair,
         }))?;
     } else {
-        let numbers = [found.sessions, found.orphans, found.missing];
+        let numbers =
+            [found.sessions, found.orphans, found.missing, found.strays, found.unreadable];
         let row = numbers.iter().map(ToString::to_string).collect();
-        output::line(&output::table(&["SESSIONS", "ORPHANS", "MISSING"], [row]))?;
+        let header = ["SESSIONS", "ORPHANS", "MISSING", "STRAYS", "UNREADABLE"];
+        output::line(&output::table(&header, [row]))?;
     }
-    Ok(if wrong == 0 || repair { exit::DONE } else { exit::REFUSED })
+    Ok(if wrong == 0 { exit::DONE } else { exit::REFUSED })
 }

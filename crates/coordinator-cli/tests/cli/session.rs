@@ -169,7 +169,17 @@ async fn a_list_goes_on_where_it_ended() {
 async fn orphans_are_found_and_mended() {
     let site = Site::start().await;
     let clean = site.session(&["verify"]).await.exits(0).json();
-    assert!(keys(&clean).into_iter().eq(["missing", "orphans", "repaired", "sessions"]), "{clean}");
+    assert!(
+        keys(&clean).into_iter().eq([
+            "missing",
+            "orphans",
+            "repaired",
+            "sessions",
+            "strays",
+            "unreadable"
+        ]),
+        "{clean}"
+    );
     site.create(&["--user", "ann", "--company", "acme"]).await;
     site.create(&["--user", "bob"]).await;
     // Somebody deletes the hash of one by hand.
@@ -325,4 +335,28 @@ async fn a_token_that_nobody_read_lives_no_longer() {
     command.stdout(std::process::Stdio::from(full.expect("/dev/full")));
     done(command).await.exits(3).complains("stdout");
     assert_eq!(site.session(&["count"]).await.exits(0).json()["count"], 0);
+}
+
+#[tokio::test]
+async fn one_session_of_a_users_is_ended_by_what_the_list_calls_it() {
+    let site = Site::start().await;
+    let (phone, desk) =
+        (site.create(&["--user", "ann"]).await, site.create(&["--user", "ann"]).await);
+    let reference = phone["ref"].as_str().expect("a reference");
+    let by = async |user: &str, reference: &str, exits: i32| {
+        let args = ["revoke", "--user", user, "--ref", reference, "--reason", "lost"];
+        site.session(&args).await.exits(exits).json()
+    };
+    let absent = json!({ "count": 0, "state": "absent", "reason": null });
+    assert_eq!(by("bob", reference, 1).await, absent);
+    assert_eq!(by("ann", "AAAAAAAAAAAA", 1).await, absent);
+    let ended = json!({ "count": 1, "state": "revoked", "reason": "lost" });
+    assert_eq!(by("ann", reference, 0).await, ended);
+    assert_eq!(site.state(token(&phone)).await["reason"], "lost");
+    assert_eq!(site.state(token(&desk)).await["state"], "live");
+    assert_eq!(by("ann", reference, 1).await, absent);
+    // Of whom, it must be said, and what it is.
+    site.session(&["revoke", "--user", "ann", "--ref", "phone"]).await.exits(2);
+    site.session(&["revoke", "--ref", reference]).await.exits(2);
+    site.session(&["revoke", "--company", "acme", "--ref", reference]).await.exits(2);
 }

@@ -75,3 +75,23 @@ async fn a_server_that_was_started_anew_begins_an_epoch() {
     let anew = publish().await;
     assert!(anew.epoch > first.epoch && anew.number == 0, "{anew}");
 }
+
+#[tokio::test]
+async fn whoever_may_not_ask_whose_reign_it_is_begins_an_epoch_and_is_fenced_to_it_alone() {
+    use coordinator_core::{Config, config::Credentials, redis::Connection};
+    let user = "blind on >pw ~* &* +@all -info";
+    let server = RedisServer::builder().config("user", user).start().await.expect("a server");
+    let config = Config::from_url(&server.url()).expect("a URL");
+    let config = config.with_credentials(Credentials::fixed(Some("blind"), "pw"));
+    let connection = Connection::connect(config).await.expect("a connection");
+    let (redis, scope) = (crate::redis::Redis::new(&connection), name("a"));
+    let publish = async |entry: Entry| redis.publish(&scope, &entry).await.expect("an answer");
+    let checked = || Entry { check: true, ..entry(1) };
+    let Posted::New(first) = publish(checked()).await else { panic!("it is not new") };
+    let strict = Entry { strict: true, epoch: first.epoch, ..checked() };
+    assert_eq!(publish(strict).await, Posted::New(first.next()));
+    let Posted::New(anew) = publish(checked()).await else { panic!("it is not new") };
+    assert!(anew.epoch > first.epoch && anew.number == 0, "{anew}");
+    let page = redis.read(&scope, From::Last, 1).await.expect("an answer").expect("a page");
+    assert_eq!(page.events[0].before, crate::backend::Before::Last(first.next()));
+}

@@ -6,11 +6,9 @@ use crate::{
     store::Tx,
     token::{Digest, Id, Wrapped},
 };
-use coordinator_core::Result;
+use coordinator_core::{ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-/// For how long a session outlives its expiry, for the reaper to find it, in ms.
-const SLACK: i64 = 86_400_000;
 /// For how long it is told that a session has expired, rather than never been, in ms.
 const REMEMBERED: i64 = 3_600_000;
 /// How many events a shard keeps.
@@ -58,6 +56,9 @@ pub(super) struct Session {
     /// The beginnings of older ones, and the same.
     pub(super) older: Vec<(Vec<u8>, i64)>,
     pub(super) moving: Option<Move>,
+    /// Once its life was shortened: the longest absolute timeout that it ever had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) longest: Option<i64>,
     pub(super) fields: Fields,
 }
 
@@ -75,6 +76,11 @@ impl Session {
         self.last = now;
         self.expiry = self.ends(throttle);
         true
+    }
+
+    /// The longest absolute timeout that it ever had.
+    pub(super) fn ever(&self) -> i64 {
+        self.longest.unwrap_or(0).max(self.absolute)
     }
 
     pub(super) fn indexes(&self) -> Vec<Index> {
@@ -140,6 +146,14 @@ pub(super) enum Standing {
     Replayed(Session),
 }
 
+/// What was read; `None`: it is broken.
+pub(super) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 /// One shard in a transaction.
 pub(super) struct Shard<'t, 'a> {
     tx: &'t mut Tx<'a>,
@@ -167,19 +181,28 @@ impl<'t, 'a> Shard<'t, 'a> {
         self.tx.get(&self.key("s", &id.encode()))
     }
 
+    /// A session for those who pass by: one that cannot be read must not be in the way of others.
+    pub(super) fn passing(&self, id: &Id) -> Result<Option<Session>> {
+        Ok(readable(self.session(id))?.flatten())
+    }
+
     pub(super) fn keep(&mut self, id: &Id, session: &Session) -> Result<()> {
+        // Until the reaper ends it: indexes do not end by themselves here, as on a server.
         let key = self.key("s", &id.encode());
-        self.tx.put(&key, session, Some(session.expiry + SLACK))
+        self.tx.put(&key, session, None)
     }
 
     pub(super) fn grave(&self, id: &Id) -> Result<Option<Grave>> {
         self.tx.get(&self.key("t", &id.encode()))
     }
 
-    /// Removes a grave, for one that came back.
-    pub(super) fn exhume(&mut self, id: &Id) -> Result<()> {
-        self.tx.remove(&self.key("t", &id.encode()))?;
-        Ok(())
+    /// Removes a grave, for one that came back and was created then; the longest absolute timeout
+    /// that it ever had.
+    pub(super) fn exhume(&mut self, id: &Id, created: i64) -> Result<Option<i64>> {
+        let key = self.key("t", &id.encode());
+        let until = self.tx.until(&key)?;
+        self.tx.remove(&key)?;
+        Ok(until.map(|until| until - REMEMBERED - created).filter(|longest| *longest > 0))
     }
 
     pub(super) fn wrapped(&self, id: &Id) -> Result<Option<Wrapped>> {
@@ -260,6 +283,20 @@ impl<'t, 'a> Shard<'t, 'a> {
         self.tx.unrank(&set, member)
     }
 
+    /// Takes out what is listed and cannot be ended as a session is.
+    pub(super) fn discard(&mut self, member: &str) -> Result<()> {
+        self.tx.remove(&self.key("s", member))?;
+        self.drop_from(&Index::All, member)?;
+        Ok(())
+    }
+
+    /// The indexes that there are, but for that of all.
+    pub(super) fn names(&self) -> Result<Vec<Index>> {
+        let base = format!("s{}:", self.number);
+        let sets = self.tx.sets(&base)?;
+        Ok(sets.iter().filter_map(|set| Index::of_key(set.strip_prefix(&base)?)).collect())
+    }
+
     /// Has the reaper look at a member.
     pub(super) fn due_now(&mut self, member: &str) -> Result<()> {
         let (set, now) = (self.set(&Index::All), self.now());
@@ -295,15 +332,21 @@ impl<'t, 'a> Shard<'t, 'a> {
     }
 
     /// Which of a user's sessions must go before there is room for one more, and how many live;
-    /// those that are moving away are not counted.
-    pub(super) fn crowd(&self, user: &str, id: &Id, cap: Cap) -> Result<(Vec<(Id, Session)>, u64)> {
+    /// those that are moving away are not counted, nor is the one that is replaced.
+    pub(super) fn crowd(
+        &self,
+        user: &str,
+        id: &Id,
+        replaced: Option<&Id>,
+        cap: Cap,
+    ) -> Result<(Vec<(Id, Session)>, u64)> {
         let index = Index::User(user.to_owned());
         let members = self.ranked(&index, (self.now(), "~"), usize::MAX)?;
         let mut live = Vec::new();
         for other in members.iter().filter_map(|(member, _)| Id::decode(member)) {
-            let Some(session) = self.session(&other)? else { continue };
+            let Some(session) = self.passing(&other)? else { continue };
             let counts = session.moving.is_none() && self.revoked(&session)?.is_none();
-            if other != *id && counts {
+            if other != *id && Some(&other) != replaced && counts {
                 live.push((other, session));
             }
         }
@@ -364,16 +407,17 @@ impl<'t, 'a> Shard<'t, 'a> {
         Ok(told.collect())
     }
 
-    /// Leaves a grave in a session's place, for as long as it could have lived, so that nothing
-    /// late revives it.
+    /// Leaves a grave in a session's place, for as long as it could have lived, by whatever copy of
+    /// it, so that nothing late revives it. No copy of one that expired lives longer than it did,
+    /// unless its life was shortened.
     pub(super) fn entomb(&mut self, id: &Id, session: &Session, grave: &Grave) -> Result<()> {
         let text = id.encode();
         self.tx.remove(&self.key("s", &text))?;
         self.tx.remove(&self.key("w", &text))?;
         let now = self.now();
         let rest = match grave {
-            Grave::Expired => REMEMBERED,
-            _ => (session.created + session.absolute - now).max(0) + REMEMBERED,
+            Grave::Expired if session.longest.is_none() => REMEMBERED,
+            _ => (session.created + session.ever() - now).max(0) + REMEMBERED,
         };
         let key = self.key("t", &text);
         self.tx.put(&key, grave, Some(now + rest))

@@ -1,6 +1,6 @@
 //! The steps that are more than a few lines, on one shard: what the scripts do, in Rust.
 
-use super::session::{Grave, Move, Session, Shard, Standing};
+use super::session::{Grave, Move, Session, Shard, Standing, readable};
 use crate::{
     backend::{
         Before, Created, Crowded, Departure, Existing, FIELDS_MAX, Found, Index, Listed, Moved,
@@ -35,6 +35,15 @@ pub(super) fn refusal<T>(
         },
         Standing::Moved(moved) => Found::Moved(moved),
         Standing::Absent | Standing::Live(..) => Found::Absent,
+    })
+}
+
+/// The session that one more replaces, and that goes for it, unless it has ended, or moves.
+fn replaced(shard: &Shard<'_, '_>, replaces: Option<Id>) -> Result<Option<(Id, Session)>> {
+    let Some(id) = replaces else { return Ok(None) };
+    Ok(match readable(shard.standing(&id, None))? {
+        Some(Standing::Live(session, _)) => Some((id, session)),
+        _ => None,
     })
 }
 
@@ -92,15 +101,20 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
     let (of_user, of_company) = (most(user.number, of_user), most(company.number, of_company));
     let mut leaving = Vec::new();
     if let Some(cap) = new.cap.filter(|_| named(&new.names.user)) {
-        let (crowd, live) = shard.crowd(&new.names.user, &id, cap)?;
+        let (crowd, live) = shard.crowd(&new.names.user, &id, new.replaces.as_ref(), cap)?;
         if !crowd.is_empty() && cap.policy == Crowded::Refuse {
             return Ok(Created::Full { live });
         }
         leaving = crowd;
     }
+    let replaced = replaced(shard, new.replaces)?;
     if let Some(old) = &there {
         shard.unindex(&id, old)?;
     }
+    let longest = match &there {
+        Some(old) => Some(old.ever()),
+        None => shard.exhume(&id, created)?,
+    };
     let session = Session {
         created,
         last,
@@ -118,13 +132,16 @@ pub(super) fn create(shard: &mut Shard<'_, '_>, new: New) -> Result<Created> {
         past: None,
         older: Vec::new(),
         moving: None,
+        longest,
         fields: new.fields.into_iter().map(|(field, value)| (field, Blob(value))).collect(),
     };
-    shard.exhume(&id)?;
     shard.keep(&id, &session)?;
     shard.index(&id, &session)?;
     for (other, session) in &leaving {
         shard.bury(other, session, "invalidated", "cap")?;
+    }
+    if let Some((other, session)) = &replaced {
+        shard.bury(other, session, "invalidated", "replaced")?;
     }
     if new.announced {
         let event = if mode == 1 { "rotated" } else { "created" };
@@ -198,7 +215,7 @@ pub(super) fn rotate(
         if names.user != before.names.user {
             session.of_user = shard.epoch(&names.user, "g")?.number;
             if let Some(cap) = next.cap.filter(|_| !names.user.is_empty()) {
-                let (crowd, live) = shard.crowd(&names.user, id, cap)?;
+                let (crowd, live) = shard.crowd(&names.user, id, None, cap)?;
                 if !crowd.is_empty() && cap.policy == Crowded::Refuse {
                     return Ok(Found::Live(Rotated::Full { live }));
                 }
@@ -277,11 +294,13 @@ pub(super) fn list(
     let after = after.unwrap_or_default();
     let after = if after.0 < now { (now, "~".to_owned()) } else { after };
     let page = shard.ranked(index, (after.0, &after.1), limit)?;
-    let mut listed = Listed { sessions: Vec::new(), next: None };
-    for (member, _) in &page {
+    let mut listed = Listed { sessions: Vec::new(), unreadable: Vec::new(), next: None };
+    for (member, expiry) in &page {
         let Some(id) = Id::decode(member) else { continue };
-        if let Standing::Live(session, _) = shard.standing(&id, None)? {
-            listed.sessions.push((id, session.record(now)));
+        match readable(shard.standing(&id, None))? {
+            Some(Standing::Live(session, _)) => listed.sessions.push((id, session.record(now))),
+            Some(_) => {}
+            None => listed.unreadable.push((*expiry, member.clone())),
         }
     }
     if page.len() == limit {
@@ -299,10 +318,17 @@ pub(super) fn verify(
 ) -> Result<Verified> {
     let page = shard.members(index, skip, limit)?;
     let seen = page.len().try_into().unwrap_or(u64::MAX);
-    let mut verified = Verified { seen, left: seen, orphans: 0, missing: 0, indexes: Vec::new() };
+    let mut verified = Verified { seen, left: seen, ..Verified::default() };
     for member in page {
         let session = match Id::decode(&member) {
-            Some(id) => shard.session(&id)?.map(|session| (id, session)),
+            Some(id) => {
+                let Some(session) = readable(shard.session(&id))? else {
+                    // It may be mended, but not here.
+                    verified.unreadable += 1;
+                    continue;
+                };
+                session.map(|session| (id, session))
+            }
             None => None,
         };
         let Some((id, session)) = session else {
@@ -315,6 +341,12 @@ pub(super) fn verify(
             }
             continue;
         };
+        if !session.indexes().contains(index) {
+            verified.strays += 1;
+            if mend && shard.drop_from(index, &member)? {
+                verified.left -= 1;
+            }
+        }
         if !shard.is_indexed(&id, &session, index)? {
             verified.missing += 1;
             if mend {

@@ -54,14 +54,24 @@ local function announce(base, id, event, s, reason)
   end
 end
 
--- Ends a session, also where an index is broken; the grave lasts as long as the session could have,
--- so that nothing late revives it.
+-- The longest absolute timeout that a session ever had, if its life was shortened since; else 0.
+local function longest(base, id)
+  return tonumber(redis.call('HGET', base .. 's:' .. id, 'l') or 0) or 0
+end
+
+-- For how long a grave lasts: as long as the session could have, by whatever copy of it.
+local function rest(s, ever, now)
+  return math.max(s.created + math.max(s.absolute, ever) - now, 0) + REMEMBERED
+end
+
+-- Ends a session, also where an index is broken, so that nothing late revives it. No copy of one
+-- that expired lives longer than it did, unless its life was shortened.
 local function entomb(base, id, s, event, reason, now)
+  local expired, ever = event == 'expired', longest(base, id)
+  local ttl = expired and ever == 0 and REMEMBERED or rest(s, ever, now)
   redis.call('DEL', base .. 's:' .. id, base .. 'w:' .. id)
   unindex(base, id, s)
-  local expired = event == 'expired'
-  local rest = expired and REMEMBERED or math.max(s.created + s.absolute - now, 0) + REMEMBERED
-  redis.call('SET', base .. 't:' .. id, expired and 'e' or 'r' .. reason, 'PX', rest)
+  redis.call('SET', base .. 't:' .. id, expired and 'e' or 'r' .. reason, 'PX', ttl)
   announce(base, id, event, s, reason)
 end
 

@@ -12,7 +12,9 @@
 -- ARGV[10..] these and their values, then fields to remove
 -- Answer: {1, version, expiry in ms, now in ms}; {7, version} it has another version; {8, fields}
 --         there would be too many; or as `refusal` says
--- Safe to run twice: the token tells the second, which changes nothing and answers the same.
+-- Safe to run twice: the token of the last write tells the second, which changes nothing and
+--         answers the same. Behind a write of others it is made again, as any late one of the same
+--         fields is, unless it names the version that it must have.
 local base, id = string.sub(KEYS[1], 1, -#ARGV[1] - 3), ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -37,7 +39,7 @@ for field, stay in pairs(stays) do
   more = more + stay - redis.call('HEXISTS', KEYS[1], field)
   removed[#removed + 1] = stay == 0 and field or nil
 end
-local kept = {'a', 'm', 'k', 'p', 'o'}
+local kept = {'a', 'm', 'k', 'p', 'o', 'l'}
 local own = 0
 for _, flag in ipairs(redis.call('HMGET', KEYS[1], unpack(kept))) do
   own = own + (flag and 1 or 0)

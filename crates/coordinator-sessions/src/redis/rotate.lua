@@ -28,7 +28,7 @@ if ARGV[9] == '1' then
   if new.user ~= s.user then
     new.of_user = (epoch(base .. 'g:' .. new.user))
     if tonumber(ARGV[7]) > 0 and new.user ~= '' then
-      leaving, live = crowd(base, new.user, id, now, tonumber(ARGV[7]), tonumber(ARGV[8]))
+      leaving, live = crowd(base, new.user, id, '', now, tonumber(ARGV[7]), tonumber(ARGV[8]))
       if #leaving > 0 and ARGV[8] == '0' then
         return {9, live}
       end

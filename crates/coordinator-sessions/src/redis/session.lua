@@ -3,7 +3,8 @@
 -- company when it was created, CRC of the names, the names, a checksum of all that); `m` what
 -- moves (version, last activity, expiry, schema, token of the last write); `k` the digest of the
 -- secret; `p` that of the secret before and until when it is honoured; `o` the beginnings of older
--- ones and the same; `v` where it is moving; `d:*` what callers keep in it.
+-- ones and the same; `v` where it is moving; `l`, once its life was shortened, the longest absolute
+-- timeout that it ever had, in ms; `d:*` what callers keep in it.
 -- Safe to run twice: it changes nothing.
 
 -- What is not of this make is refused as a key of a wrong type is: by asking for another type.
@@ -43,7 +44,7 @@ local function session(key, fixed, moving)
 end
 
 -- The session at a key for those who pass by: nil if there is none, or none of this make, which
--- must not be in the way of others.
+-- must not be in the way of others; and whether that is why.
 local function passing(key)
   local readable, s = pcall(function()
     local got = redis.call('HMGET', key, 'a', 'm', 'v')
@@ -53,7 +54,7 @@ local function passing(key)
       return s
     end
   end)
-  return readable and s or nil
+  return readable and s or nil, not readable
 end
 
 -- Whether all of its user's or company's sessions were revoked since it was created, and why.

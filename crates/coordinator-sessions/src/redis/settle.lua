@@ -18,10 +18,10 @@ if string.sub(got[4], 25, 56) ~= ARGV[2] then
   return {0}
 end
 local shard, _, grace = struct.unpack('<I4I4d', got[4])
-local rest = math.max(s.created + s.absolute - now, 0) + REMEMBERED
+local ttl = rest(s, longest(base, id), now)
 sound(base, s)
 local grave = 'm' .. struct.pack('<I4dd', shard, now + grace, s.version) .. got[3]
-redis.call('SET', KEYS[2], grave, 'PX', rest)
+redis.call('SET', KEYS[2], grave, 'PX', ttl)
 redis.call('SET', base .. 'w:' .. id, string.sub(got[4], 57, 88), 'PX', math.max(grace, 1))
 redis.call('DEL', KEYS[1])
 unindex(base, id, s)

@@ -5,20 +5,23 @@
 -- ARGV[2] how many of its members to pass over
 -- ARGV[3] how many to look at
 -- ARGV[4] whether to mend
--- Answer: {looked at, left, members without a session, sessions not listed as they should be, how
---         many names follow, a letter and a name, …}: in which other indexes they are
+-- Answer: {looked at, left, members without a session, sessions not listed as they should be, those
+--         that cannot be read, those that belong into others, how many names follow, a letter and
+--         a name, …}: in which other indexes they are
 -- Safe to run twice: what is mended is whole.
 local base = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local from, mends = tonumber(ARGV[2]), ARGV[4] == '1'
 local ids = redis.call('ZRANGE', KEYS[1], from, from + tonumber(ARGV[3]) - 1)
-local orphans, missing, removed = 0, 0, 0
+local orphans, missing, unreadable, strays, removed = 0, 0, 0, 0, 0
 local answer = {}
 for _, id in ipairs(ids) do
-  local got = redis.call('HMGET', base .. 's:' .. id, 'a', 'm')
-  local s = got[1] and got[2] and session(base .. 's:' .. id, got[1], got[2])
-  if not s then
+  local s, broken = passing(base .. 's:' .. id)
+  if broken then
+    -- It may be mended, but not here.
+    unreadable = unreadable + 1
+  elseif not s then
     orphans = orphans + 1
     if mends then
       -- Its time is told by the reaper if it is listed by expiry.
@@ -29,6 +32,14 @@ for _, id in ipairs(ids) do
     end
   else
     -- Those that are listed by expiry are compared there.
+    local belongs = false
+    for _, key in ipairs(indexes(base, s)) do
+      belongs = belongs or key == KEYS[1]
+    end
+    if not belongs then
+      strays = strays + 1
+      removed = removed + (mends and redis.call('ZREM', KEYS[1], id) or 0)
+    end
     local wrong = ARGV[1] ~= 'x' and not redis.call('ZSCORE', base .. 'x', id)
     for _, key in ipairs(ARGV[1] == 'x' and indexes(base, s) or {}) do
       wrong = wrong or tonumber(redis.call('ZSCORE', key, id) or -1) ~= s.expiry
@@ -44,4 +55,4 @@ for _, id in ipairs(ids) do
     end
   end
 end
-return {#ids, #ids - removed, orphans, missing, #answer, unpack(answer)}
+return {#ids, #ids - removed, orphans, missing, unreadable, strays, #answer, unpack(answer)}

@@ -87,7 +87,10 @@ impl Sessions {
     /// Sets and removes fields, and leaves all others as they are: changes of different fields by
     /// different callers all survive; of the same field, the last one does.
     ///
-    /// One round trip, without reading. It counts as activity.
+    /// One round trip, without reading. It counts as activity, also where there is nothing to change.
+    /// A call sends its change once; should the network deliver it a second time, that changes
+    /// nothing, unless others wrote in between: then it is written again, over what they wrote to
+    /// the same fields, as any other late change is.
     ///
     /// # Errors
     /// As [`load`](Self::load); [`Misuse`](ErrorKind::Misuse) if the session would have more than
@@ -97,7 +100,8 @@ impl Sessions {
     /// Dropping the future leaves it open whether the change is made; it is made wholly or not.
     pub async fn patch(&self, token: &Token, patch: Patch) -> Result<Lookup<Updated>> {
         if patch.fields.is_empty() {
-            return Ok(self.peek(token).await?.map(|_| Updated::Unchanged));
+            let throttle = Some(self.options.throttle_ms());
+            return Ok(self.look(token, throttle).await?.map(|_| Updated::Unchanged));
         }
         let (set, removed): (Vec<_>, Vec<_>) =
             patch.fields.into_iter().partition(|(_, value)| value.is_some());
@@ -220,7 +224,10 @@ impl Sessions {
     }
 
     /// Gives a session other timeouts: the idle one from now on, the absolute one counted from its
-    /// creation; `None` keeps one as it is.
+    /// creation; `None` keeps one as it is. One whose time is over by these expires.
+    ///
+    /// A session whose life was shortened is remembered after its end for as long as it could have
+    /// lived before: no copy from then revives it.
     ///
     /// # Errors
     /// As [`load`](Self::load); [`Misuse`](ErrorKind::Misuse) for a timeout that cannot be.

@@ -126,6 +126,7 @@ pub struct Export {
     ready: VecDeque<String>,
     stage: Stage,
     count: u64,
+    unreadable: u64,
 }
 
 impl fmt::Debug for Export {
@@ -158,6 +159,10 @@ impl Export {
                 (Stage::Body, Some(&shard)) => self.read(shard).await?,
                 (Stage::Body, None) => {
                     self.stage = Stage::Done;
+                    if self.unreadable > 0 {
+                        let unreadable = self.unreadable;
+                        tracing::warn!(unreadable, "sessions that cannot be read are not exported");
+                    }
                     return sealed(&Footer { count: self.count }).map(Some);
                 }
                 (Stage::Done, _) => return Ok(None),
@@ -170,24 +175,37 @@ impl Export {
         self.count
     }
 
+    /// How many were left out so far because they cannot be read: what is stored of them is not what
+    /// was written. A warning tells it at the end.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
     /// Reads a page of the first shard.
     async fn read(&mut self, shard: u16) -> Result<()> {
         let backend = &self.sessions.inner.backend;
         let listed = backend.list(shard, &self.index, self.after.as_ref(), PAGE).await?;
-        let mut lines = Vec::new();
+        let (mut lines, mut unreadable) = (Vec::new(), listed.unreadable.len());
         for (id, record) in listed.sessions {
             if self.told.contains(&id) {
                 continue;
             }
             let place = Place { shard, id };
             // It compares the checksum of the names, and reads them.
-            let session = Session::new(&self.sessions.options, place, record.clone(), None)?;
+            let session = match Session::new(&self.sessions.options, place, record.clone(), None) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    unreadable += 1;
+                    continue;
+                }
+                session => session?,
+            };
             lines.push((id, sealed(&Line::new(place, record, &session))?));
         }
         for (id, line) in lines {
             self.told.insert(id);
             self.ready.push_back(line);
         }
+        self.unreadable += u64::try_from(unreadable).unwrap_or(u64::MAX);
         self.after = listed.next;
         if self.after.is_none() {
             self.told.clear();
@@ -208,7 +226,8 @@ impl Sessions {
     /// at one moment, but not all lines are of the same moment: what is created, ended or moved
     /// to another user meanwhile may be in it or not. Left out is what goes with rotations that
     /// have just been: the tokens before are not honoured where it is restored. A session that is
-    /// on its way to another shard is left out, too.
+    /// on its way to another shard is left out, too, and one that cannot be read
+    /// ([`Export::unreadable`]).
     ///
     /// # Errors
     /// [`Misuse`](ErrorKind::Misuse) for a filter with a name that cannot be.
@@ -223,11 +242,12 @@ impl Sessions {
             ready: VecDeque::new(),
             stage: Stage::Head,
             count: 0,
+            unreadable: 0,
         })
     }
 
     /// Writes an [`export`](Self::export), with a line break behind each line; how many sessions
-    /// that were.
+    /// that were. Those that cannot be read are left out, and a warning says how many they are.
     ///
     /// # Errors
     /// As [`load`](Self::load), and [`Unavailable`](ErrorKind::Unavailable) if it cannot be

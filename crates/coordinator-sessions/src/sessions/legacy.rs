@@ -174,7 +174,8 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`load`](Self::load), of either side; [`Misuse`](coordinator_core::ErrorKind::Misuse) in
-    /// a cluster. A value that cannot be read is counted, not an error.
+    /// a cluster, and for timeouts that cannot be. A value that cannot be read is counted, not an
+    /// error.
     ///
     /// # Cancel safety
     /// Dropping the future leaves some sessions migrated: run it again.
@@ -199,6 +200,7 @@ impl Sessions {
         layout: &LegacyLayout,
         mut progress: impl FnMut(&Migrated),
     ) -> Result<Migrated> {
+        super::NewSession::anonymous().timeouts(&self.options)?;
         let mut keys = Keys::new(source, &layout.prefix)?;
         let mut sum = Migrated::default();
         while let Some(page) = keys.next().await? {
@@ -252,6 +254,7 @@ impl Sessions {
             schema: 0,
             fields: fields.collect::<Result<_>>()?,
             cap: self.room(),
+            replaces: None,
             origin: Origin::Restored(before, Existing::Stays),
             announced: false,
         };
@@ -275,7 +278,7 @@ impl Sessions {
         // Else it was rotated, moved or ended meanwhile.
         let Found::Live(moving) = departed.await? else { return Ok(Outcome::Skipped) };
         let arrived = self.arrive(place, moving, false).await?;
-        Ok(if arrived { Outcome::Migrated } else { Outcome::Revoked })
+        Ok(if arrived.is_live() { Outcome::Migrated } else { Outcome::Revoked })
     }
 }
 

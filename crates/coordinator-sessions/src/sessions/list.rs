@@ -1,9 +1,12 @@
 //! Lists and counts, by cursor: nothing is ever scanned.
 
 use super::{Session, Sessions, from_ms, new::encoded};
-use crate::backend::{Index, Place, SHARDS};
+use crate::{
+    backend::{Index, Place, SHARDS},
+    token::Id,
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use coordinator_core::{Error, Result, key::Name};
+use coordinator_core::{Error, ErrorKind, Result, key::Name};
 use futures::stream::{StreamExt as _, TryStreamExt as _, iter};
 use std::time::Duration;
 
@@ -84,6 +87,9 @@ impl Page {
 pub struct SessionPage {
     /// Sessions, without their tokens.
     pub sessions: Vec<Session>,
+    /// How many there are besides that cannot be read: what is stored of them is not what was
+    /// written.
+    pub unreadable: u64,
     /// Where to go on; `None`: that was all. It is for [`Page::after`] alone.
     pub next: Option<String>,
 }
@@ -104,7 +110,7 @@ impl Sessions {
     /// Lists sessions, shard by shard, those that expire first before the others.
     ///
     /// A session that lives all the while is listed at least once: one that is used or rotated
-    /// between two pages perhaps twice.
+    /// between two pages perhaps twice. One that cannot be read is counted, and in nobody's way.
     ///
     /// # Errors
     /// As [`load`](Self::load); [`Misuse`](coordinator_core::ErrorKind::Misuse) for a page that no
@@ -113,12 +119,23 @@ impl Sessions {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn list(&self, filter: &Filter, page: &Page) -> Result<SessionPage> {
+        Ok(self.list_with_broken(filter, page).await?.0)
+    }
+
+    /// The same, and where those are that cannot be read.
+    pub(super) async fn list_with_broken(
+        &self,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<(SessionPage, Vec<Place>)> {
         let (index, shards) = filter.plan()?;
+        self.begin().await;
         let cursor = page.after.as_deref().map(Cursor::read).transpose()?;
         let (from, mut after) = cursor
             .map_or((shards[0], None), |cursor| (cursor.shard, Some((cursor.expiry, cursor.id))));
         let mut rest = shards.into_iter().filter(|shard| *shard >= from).peekable();
-        let mut found = SessionPage { sessions: Vec::new(), next: None };
+        let mut found = SessionPage { sessions: Vec::new(), unreadable: 0, next: None };
+        let mut broken = Vec::new();
         // More and more at once: the first shard often fills a page, and many may be empty.
         let mut at_once = 1;
         while rest.peek().is_some() {
@@ -142,8 +159,17 @@ impl Sessions {
                 for (id, record) in listed.sessions.into_iter().take(room) {
                     last = Some((record.expiry, id.encode()));
                     let place = Place { shard, id };
-                    found.sessions.push(Session::new(&self.options, place, record, None)?);
+                    match Session::new(&self.options, place, record, None) {
+                        Ok(session) => found.sessions.push(session),
+                        Err(error) if error.kind() == ErrorKind::Corrupt => broken.push(place),
+                        Err(error) => return Err(error),
+                    }
                 }
+                // Those behind the cut are met again.
+                let met =
+                    |at: &&(i64, String)| !cut || last.as_ref().is_some_and(|last| *at <= last);
+                let ids = listed.unreadable.iter().filter(met).filter_map(|(_, id)| Id::decode(id));
+                broken.extend(ids.map(|id| Place { shard, id }));
                 // Where it was cut, behind the last that is told; else where the shard stopped.
                 let stop = if cut { last.or(Some((0, String::new()))) } else { listed.next };
                 if let Some((expiry, id)) = stop {
@@ -157,7 +183,8 @@ impl Sessions {
                 break;
             }
         }
-        Ok(found)
+        found.unreadable = broken.len().try_into().unwrap_or(u64::MAX);
+        Ok((found, broken))
     }
 
     /// How many sessions live; those that were revoked as a whole count until they are cleared
@@ -170,6 +197,7 @@ impl Sessions {
     /// Cancel safe.
     pub async fn count(&self, filter: &Filter) -> Result<u64> {
         let (index, shards) = filter.plan()?;
+        self.begin().await;
         Ok(self.inner.backend.count(&shards, &index).await?.living)
     }
 
@@ -189,6 +217,9 @@ impl Sessions {
 
     /// Compares the indexes with the sessions: what is listed and not there, and what is there and
     /// not listed as it should be. It changes nothing; see [`repair`](Self::repair).
+    ///
+    /// On a server it looks at the indexes that some session names, and finds no others, which
+    /// expire there by themselves; embedded it looks at all.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -220,14 +251,17 @@ impl Sessions {
                     sessions: sum.sessions + one.sessions,
                     orphans: sum.orphans + one.orphans,
                     missing: sum.missing + one.missing,
+                    unreadable: sum.unreadable + one.unreadable,
+                    strays: sum.strays + one.strays,
                 }))
             })
             .await
     }
 
     async fn compare_shard(&self, shard: u16, mend: bool) -> Result<Verification> {
-        let mut known = std::collections::HashSet::from([Index::All]);
-        let mut open = vec![Index::All];
+        let mut open = self.inner.backend.indexes(shard).await?;
+        open.push(Index::All);
+        let mut known: std::collections::HashSet<_> = open.iter().cloned().collect();
         let mut sum = Verification::default();
         while let Some(index) = open.pop() {
             let mut skip = 0;
@@ -236,8 +270,10 @@ impl Sessions {
                 skip += one.left;
                 sum.orphans += one.orphans;
                 sum.missing += one.missing;
+                sum.strays += one.strays;
                 if index == Index::All {
-                    sum.sessions += one.seen - one.orphans;
+                    sum.sessions += one.seen - one.orphans - one.unreadable;
+                    sum.unreadable += one.unreadable;
                 }
                 for other in one.indexes {
                     if known.insert(other.clone()) {
@@ -264,6 +300,10 @@ pub struct Verification {
     /// Sessions that are not listed where or as they should be; one that is missing from the list
     /// of all counts wherever else it is found.
     pub missing: u64,
+    /// Members of an index of a user, company or crew whose session is another's.
+    pub strays: u64,
+    /// Sessions of which what is stored is not what was written: nothing here can mend them.
+    pub unreadable: u64,
 }
 
 /// Where a page ended.

@@ -19,6 +19,9 @@ impl Sessions {
     /// take over. What another request changes in the session before at that very moment may stay
     /// behind.
     ///
+    /// The one before does not count towards the [cap](Self::with_cap), so that a user with as many
+    /// sessions as may be can log in again where they are logged in, and loses no other.
+    ///
     /// Three round trips, two without a session before.
     ///
     /// # Errors
@@ -50,9 +53,9 @@ impl Sessions {
             None => None,
         };
         let Some((session, token)) = found else { return self.create(new).await };
-        let created = self.create(new.carry_over(&session)?).await?;
+        let created = self.create(new.carry_over(&session)?.replacing(&session)).await?;
         if let Created::Session(_) = &created {
-            // The newest token of the one before finds it wherever it is.
+            // Of another user it may be in another shard. The newest token of the one before finds it wherever it is.
             self.invalidate(session.token().unwrap_or(token), REASON).await?;
         }
         Ok(created)

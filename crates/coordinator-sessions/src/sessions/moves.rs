@@ -21,7 +21,7 @@ impl Sessions {
         token: &Token,
         step: impl Fn(Place, Digest) -> BoxFuture<'a, Result<Found<T>>>,
     ) -> Result<(Lookup<T>, Token)> {
-        self.reap_in_background();
+        self.begin().await;
         let mut at = token.clone();
         for _ in 0..HOPS {
             let moved = match step(at.place(), at.digest()).await? {
@@ -70,14 +70,15 @@ impl Sessions {
         })
     }
 
-    /// The second and the third step; whether it arrived, rather than being revoked on its way.
+    /// The second and the third step; how it stands after them: it may have been revoked or have
+    /// expired on its way.
     /// That it has another token and user is told where it arrives, once.
     pub(super) async fn arrive(
         &self,
         from: Place,
         moving: Moving,
         announced: bool,
-    ) -> Result<bool> {
+    ) -> Result<Lookup<()>> {
         let Moving { shard, of_user, names, checksum, digest, record, .. } = moving;
         if names.checksum() != checksum {
             let why = "the names of a session that moves are not what was written";
@@ -94,6 +95,7 @@ impl Sessions {
             fields: record.fields,
             // Its token may have been given out.
             cap: self.room(),
+            replaces: None,
             origin: Origin::Arrives(Before {
                 created: record.created,
                 last: record.now,
@@ -104,19 +106,18 @@ impl Sessions {
             names,
             announced,
         };
-        match self.inner.backend.create(&new).await? {
+        let stands = match self.inner.backend.create(&new).await? {
             // Buried: it arrived, and was ended there.
             backend::Created::Made { .. } | backend::Created::Exists | backend::Created::Buried => {
+                Lookup::Live(())
             }
-            backend::Created::Stale | backend::Created::Late => {
-                self.inner.backend.settle(from, &digest).await?;
-                return Ok(false);
-            }
+            backend::Created::Stale => Lookup::Revoked { reason: "revoked".to_owned() },
+            backend::Created::Late => Lookup::Expired,
             backend::Created::Full { .. } => {
                 return Err(Error::new(ErrorKind::Unavailable, "sessions.arrive"));
             }
-        }
+        };
         self.inner.backend.settle(from, &digest).await?;
-        Ok(true)
+        Ok(stands)
     }
 }

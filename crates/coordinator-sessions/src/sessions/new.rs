@@ -6,7 +6,7 @@ use super::{
     in_ms,
     options::{ABSOLUTE_MAX, Options},
 };
-use crate::backend::{Crowded, FIELDS_MAX, Fields, Names, New, Origin, Record, Written};
+use crate::backend::{Crowded, FIELDS_MAX, Fields, Names, New, Origin, Place, Record, Written};
 use coordinator_core::{Error, ErrorKind, Result, key::Name};
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
@@ -80,6 +80,7 @@ pub struct NewSession {
     crew: Option<String>,
     values: BTreeMap<String, Vec<u8>>,
     pub(super) schema: u32,
+    pub(super) replaces: Option<Place>,
     idle: Option<Duration>,
     absolute: Option<Duration>,
 }
@@ -165,6 +166,17 @@ impl NewSession {
         }
         self.schema = self.schema.max(before.schema());
         Ok(self)
+    }
+
+    /// Ends a session of the same user in the step that creates this one, reason `replaced`: so it
+    /// does not count towards the [cap](crate::Sessions::with_cap), and no other has to go for it.
+    /// If this one is refused, it lives on.
+    ///
+    /// One of somebody else does not count anyway, and lives on unless it is
+    /// [ended](crate::Sessions::invalidate); [`Sessions::login`](crate::Sessions::login) does both.
+    pub fn replacing(mut self, before: &Session) -> Self {
+        self.replaces = Some(before.place);
+        self
     }
 
     /// The version of its data; see [`SessionData`](crate::SessionData).

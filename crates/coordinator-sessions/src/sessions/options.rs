@@ -114,8 +114,25 @@ impl Sessions {
     }
 
     /// How often this client ends sessions whose time is over and tells of them; `None`: others
-    /// do, or [`reap`](Self::reap) is called. Whether a session lives does not depend on it.
+    /// do, or [`reap`](Self::reap) is called. Whether a session lives does not depend on it, but
+    /// embedded, what nobody reaps is kept for ever. At least a millisecond. A file is reaped at its
+    /// first use as well.
     pub fn with_reaping(self, period: Option<Duration>) -> Self {
-        self.with(|options| options.reaps_every = period)
+        let least = Duration::from_millis(1);
+        self.with(|options| options.reaps_every = period.map(|period| period.max(least)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_of_nothing_is_a_millisecond() {
+        // Else the reaper would never sleep.
+        let of = |period| Sessions::embedded().with_reaping(period).options.reaps_every;
+        assert_eq!(of(Some(Duration::ZERO)), Some(Duration::from_millis(1)));
+        assert_eq!(of(Some(Duration::from_millis(2))), Some(Duration::from_millis(2)));
+        assert_eq!(of(None), None);
     }
 }

@@ -4,6 +4,7 @@ use super::{Inner, Sessions};
 use crate::{backend::SHARDS, tasks};
 use coordinator_core::Result;
 use futures::stream::{StreamExt as _, iter};
+use rand::RngExt as _;
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
@@ -29,22 +30,33 @@ impl Sessions {
         reap(&self.inner).await
     }
 
-    /// Begins to do so in the background, once, until the last clone is dropped.
-    pub(super) fn reap_in_background(&self) {
+    /// Begins to do so in the background, once, until the last clone is dropped. A file is reaped
+    /// at once: nobody did since the last run, and this one may be over before the first period is.
+    pub(super) async fn begin(&self) {
         let Some(period) = self.options.reaps_every else { return };
         let reaping = &self.inner.reaping;
         if !reaping.load(Ordering::Relaxed) && !reaping.swap(true, Ordering::Relaxed) {
             tasks::spawn(reap_for_ever(Arc::downgrade(&self.inner), period));
+            if self.inner.backend.in_file() {
+                for shard in 0..SHARDS {
+                    if let Err(error) = self.inner.backend.reap(shard, BATCH).await {
+                        tracing::debug!(error = %error.chain(), "sessions could not be reaped");
+                    }
+                }
+            }
         }
     }
 }
 
 async fn reap_for_ever(inner: Weak<Inner>, period: Duration) {
+    // The first time soon, and not at the same time as all others that were started just now.
+    let mut wait = period.mul_f64(rand::rng().random());
     loop {
-        let Some(alarm) = inner.upgrade().map(|inner| inner.backend.clock().sleep(period)) else {
+        let Some(alarm) = inner.upgrade().map(|inner| inner.backend.clock().sleep(wait)) else {
             return;
         };
         alarm.await;
+        wait = period;
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = reap(&inner).await {
             // The next round does what this one could not.

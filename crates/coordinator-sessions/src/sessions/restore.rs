@@ -365,6 +365,7 @@ impl Line {
             schema: self.schema,
             fields: fields.collect::<Result<_, _>>()?,
             cap: None,
+            replaces: None,
             origin: Origin::Restored(before, existing),
             announced: false,
         })

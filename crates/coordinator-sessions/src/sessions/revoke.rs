@@ -44,7 +44,8 @@ impl Sessions {
     /// Ends the session of a user that a list calls so; whether it lived.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// As [`invalidate`](Self::invalidate): [`Corrupt`](coordinator_core::ErrorKind::Corrupt) if this
+    /// one cannot be read, and no other is in its way.
     ///
     /// # Cancel safety
     /// As [`invalidate`](Self::invalidate).
@@ -52,9 +53,12 @@ impl Sessions {
         check_reason(reason)?;
         let mut page = Page::first(BATCH);
         loop {
-            let listed = self.list(&Filter::user(user), &page).await?;
-            if let Some(found) = listed.sessions.iter().find(|one| one.reference() == session) {
-                let ended = self.inner.backend.invalidate(found.place, None, reason).await;
+            let (listed, broken) = self.list_with_broken(&Filter::user(user), &page).await?;
+            let places = listed.sessions.iter().map(|one| one.place).chain(broken);
+            let key = &self.options.reference_key;
+            let mut places = places.filter(|place| Reference::new(key, &place.id) == *session);
+            if let Some(place) = places.next() {
+                let ended = self.inner.backend.invalidate(place, None, reason).await;
                 self.inner.local.forget_all();
                 return Ok(matches!(ended?, Found::Live(())));
             }

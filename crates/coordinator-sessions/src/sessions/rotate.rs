@@ -217,8 +217,8 @@ impl Sessions {
         Ok(Some(match found {
             Found::Live(moving) => {
                 let (wrapped, shard) = (moving.wrapped, moving.shard);
-                self.arrive(at.place(), moving, true).await?;
-                Lookup::Live(Rotated::Done(at.unwrap(&wrapped, shard)))
+                let stands = self.arrive(at.place(), moving, true).await?;
+                stands.map(|()| Rotated::Done(at.unwrap(&wrapped, shard)))
             }
             Found::Absent => Lookup::Absent,
             Found::Expired => Lookup::Expired,

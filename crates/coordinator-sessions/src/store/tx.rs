@@ -211,6 +211,20 @@ impl<'a> Tx<'a> {
         Ok(found)
     }
 
+    /// The sets whose names begin so.
+    pub(crate) fn sets(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut sets = Vec::new();
+        for entry in self.sizes.range::<&str>(prefix..).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            let set = entry.0.value();
+            if !set.starts_with(prefix) {
+                break;
+            }
+            sets.push(set.to_owned());
+        }
+        Ok(sets)
+    }
+
     /// How many members have at least this score.
     pub(crate) fn count_from(&self, set: &str, score: i64) -> Result<u64> {
         let all = self.sizes.get(set).map_err(fault)?.map_or(0, |size| size.value());

@@ -46,6 +46,8 @@ faults! {
     EnforcesNoCap
     EvictsTheNewest
     EvictsForWhatIsThere
+    CountsWhatIsReplaced
+    LeavesWhatIsReplaced
     SettlesBeforeArrival
     SettlesNothing
     SettlesAnyMove
@@ -60,6 +62,8 @@ faults! {
     SaysNeverMore
     ListsOneLess
     ListsTheDead
+    HidesTheUnreadable
+    HidesStrays
     CountsTheDead
     MendsNothing
     MendsUnasked
@@ -128,6 +132,16 @@ impl Backend for Broken {
             let mut changed = new.clone();
             match (self.fault, &mut changed.origin) {
                 (Fault::EnforcesNoCap, _) => changed.cap = None,
+                (Fault::LeavesWhatIsReplaced, _) => changed.replaces = None,
+                (Fault::CountsWhatIsReplaced, _) => {
+                    changed.replaces = None;
+                    let made = self.good.create(&changed).await?;
+                    if let (Created::Made { .. }, Some(id)) = (made, new.replaces) {
+                        let before = Place { id, ..new.place };
+                        self.good.invalidate(before, None, "replaced").await?;
+                    }
+                    return Ok(made);
+                }
                 (Fault::EvictsTheNewest, _) => {
                     if let (Some(cap), Created::Full { .. }) = (
                         &mut changed.cap,
@@ -371,6 +385,9 @@ impl Backend for Broken {
             if self.is(Fault::ListsOneLess) && listed.next.is_some() {
                 listed.sessions.pop();
             }
+            if self.is(Fault::HidesTheUnreadable) {
+                listed.unreadable.clear();
+            }
             if self.is(Fault::ListsTheDead)
                 && let Some((_, record)) = listed.sessions.first_mut()
             {
@@ -403,7 +420,13 @@ impl Backend for Broken {
             Fault::MendsUnasked => true,
             _ => mend,
         };
-        self.good.verify(shard, index, skip, limit, mend)
+        Box::pin(async move {
+            let mut verified = self.good.verify(shard, index, skip, limit, mend).await?;
+            if self.is(Fault::HidesStrays) {
+                verified.strays = 0;
+            }
+            Ok(verified)
+        })
     }
 
     fn happened(

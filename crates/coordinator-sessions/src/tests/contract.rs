@@ -53,6 +53,7 @@ mod life;
 mod moves;
 mod revoking;
 mod secrets;
+mod shortened;
 mod time;
 
 fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
@@ -65,6 +66,7 @@ fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         moves::CASES,
         indexes::CASES,
         time::CASES,
+        shortened::CASES,
     ];
     files.into_iter().flatten()
 }

@@ -139,6 +139,20 @@ impl Stage {
         assert!(done.expect("an answer"), "there was none");
     }
 
+    /// What is stored of a session is broken.
+    pub(super) async fn breaks(&self, place: Place) {
+        #[cfg(feature = "redis")]
+        if self.server.is_some() {
+            let command = |key| ["HSET".to_owned(), key, "m".to_owned(), "short".to_owned()].into();
+            self.admin(place.shard, "s", &place.id.encode(), command).await;
+            return;
+        }
+        let key = format!("s{}:s:{}", place.shard, place.id.encode());
+        let until = self.now / 1000 + 200_000_000;
+        let done = self.store.step(move |tx| tx.put(&key, &"short", Some(until))).await;
+        done.expect("an answer");
+    }
+
     /// A member of an index gets another score by hand, or is taken out of it.
     pub(super) async fn lists(&self, shard: u16, index: &Index, id: &str, score: Option<i64>) {
         let (set, id) = (index.key(), id.to_owned());

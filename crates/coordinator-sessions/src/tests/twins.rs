@@ -92,7 +92,12 @@ fn step(random: &mut StdRng, now: i64, number: usize) -> Step {
                 ],
             );
             let (cap, names) = (cap(random), somebody(random));
-            Step::Create(New { cap, origin, ..new(place, secret, names) })
+            // Its own shard, or the other where there is none of this id.
+            let replaces = random
+                .random_bool(0.2)
+                .then(|| super::place(place.shard, recent + random.random_range(0..5)).id);
+            let replaces = replaces.filter(|id| *id != place.id);
+            Step::Create(New { cap, replaces, origin, ..new(place, secret, names) })
         }
         16..38 => {
             let throttle = some(random, &[None, Some(super::THROTTLE), Some(0)]);
@@ -112,7 +117,8 @@ fn step(random: &mut StdRng, now: i64, number: usize) -> Step {
         }
         52..55 => {
             let idle = some(random, &[None, Some(1), Some(90_000)]);
-            Step::Extend(place, holder, idle, some(random, &[None, Some(700_000)]))
+            let absolute = some(random, &[None, Some(700_000), Some(1), Some(9_000)]);
+            Step::Extend(place, holder, idle, absolute)
         }
         55..67 => {
             let names = random.random_bool(0.4).then(|| somebody(random));

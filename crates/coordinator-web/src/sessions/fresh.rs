@@ -20,7 +20,7 @@ impl WebSession {
     pub async fn create(&self, new: NewSession) -> Result<Created> {
         let mut work = self.work().await;
         let before = self.before(&mut work).await?;
-        self.begin_anew(&mut work, new, before.map(|(_, token)| token)).await
+        self.begin_anew(&mut work, new, before).await
     }
 
     /// Begins the session of somebody who has just proved who they are. What the client did before
@@ -31,7 +31,8 @@ impl WebSession {
     /// planted it, or saw it before the login, has nothing. So it is a new session rather than a
     /// rotation with its grace.
     ///
-    /// [`Created::Full`]: the user has as many sessions as may be; nothing is changed.
+    /// [`Created::Full`]: the user has as many sessions as may be, that one not counted; nothing is
+    /// changed.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -44,11 +45,12 @@ impl WebSession {
             // What is taken over is what is there now.
             work.seen = None;
         }
-        let (new, token) = match self.before(&mut work).await? {
-            Some((session, token)) => (new.carry_over(&session)?, Some(token)),
-            None => (new, None),
+        let before = self.before(&mut work).await?;
+        let new = match &before {
+            Some((session, _)) => new.carry_over(session)?,
+            None => new,
         };
-        self.begin_anew(&mut work, new, token).await
+        self.begin_anew(&mut work, new, before).await
     }
 
     /// The session that the client has, as it is now.
@@ -66,15 +68,20 @@ impl WebSession {
         &self,
         work: &mut Work,
         new: NewSession,
-        before: Option<Token>,
+        before: Option<(Session, Token)>,
     ) -> Result<Created> {
+        let new = match &before {
+            // So it does not count towards the cap.
+            Some((session, _)) => new.replacing(session),
+            None => new,
+        };
         let created = self.sessions().create(new).await?;
         if let Created::Session(session) = &created {
             if let Some(token) = session.token() {
                 self.use_from_now_on(work, token.clone());
             }
             work.seen = Some(Ok(Lookup::Live((**session).clone())));
-            if let Some(before) = before
+            if let Some((_, before)) = before
                 && let Err(error) = self.sessions().invalidate(&before, Self::REPLACED).await
             {
                 // The new one lives, and the client will use it. This one ends by its timeouts.

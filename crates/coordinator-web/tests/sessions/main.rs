@@ -203,7 +203,7 @@ async fn a_login_that_is_refused_changes_nothing() {
     let (_, sessions) = embedded();
     let sessions = sessions.with_cap(1, CapPolicy::Reject);
     let mut elsewhere = Client::of(shop(SessionLayer::new(sessions.clone())));
-    let mut client = Client::of(shop(SessionLayer::new(sessions)));
+    let mut client = Client::of(shop(SessionLayer::new(sessions.clone())));
     elsewhere.post("/login/ann").await;
     client.post("/begin").await;
     client.post("/set/cart/pear").await;
@@ -211,6 +211,11 @@ async fn a_login_that_is_refused_changes_nothing() {
     assert_eq!((answer.status().as_u16(), cookies(&answer)), (409, Vec::new()));
     assert_eq!(text(client.get("/get/cart").await).await, "pear");
     assert_eq!(text(elsewhere.get("/me").await).await, "ann");
+    // Where she is logged in, she can log in again: that one goes for it, and counts no more.
+    let answer = elsewhere.post("/login/ann").await;
+    assert_eq!((answer.status().as_u16(), cookies(&answer).len()), (200, 1));
+    assert_eq!(text(elsewhere.get("/me").await).await, "ann");
+    assert_eq!(sessions.count(&Filter::user("ann")).await.expect("a count"), 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use super::{
 use coordinator_core::{Error, ErrorKind, key::Name};
 use coordinator_harness::{RedisServer, Resp, eventually};
 use coordinator_sessions::{
-    CapPolicy, Filter, Lookup, NewSession, Patch, Rotation, SessionEventKind, Sessions, Token,
+    CapPolicy, Filter, Lookup, NewSession, Page, Patch, RestoreMode, Rotation, SessionEventKind,
+    Sessions, Token,
 };
 use std::time::Duration;
 
@@ -270,6 +271,67 @@ async fn a_broken_session_is_in_nobodys_way() {
         .collect();
     told.sort();
     assert_eq!(told, [None, Some("vanished".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_broken_session_is_in_no_lists_and_no_exports_way() {
+    let (scene, broken) = still().await;
+    let (server, truth) = (&scene.server, &scene.truth);
+    let hash = key(server, ":s:").await;
+    let whole = live(truth, &broken).await.reference().clone();
+    let others = [
+        created(truth, NewSession::user("ann")).await,
+        created(truth, NewSession::user("bob").company("acme")).await,
+        created(truth, NewSession::user("ann").company("acme")).await,
+    ];
+    let anchor = match run(server, &["HGET", &hash, "a"]).await {
+        Resp::Bulk(Some(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    };
+    let mut flipped = anchor.clone();
+    flipped[7] ^= 1;
+    run(server, &[b"HSET", hash.as_bytes(), b"a", &flipped]).await;
+
+    for (filter, readable) in [
+        (Filter::all(), 3),
+        (Filter::user("ann"), 2),
+        (Filter::company("acme"), 2),
+        (Filter::crew("night"), 0),
+    ] {
+        for limit in [1, 2, 100] {
+            let (mut page, mut met, mut told) = (Page::first(limit), 0, 0);
+            loop {
+                let listed = truth.list(&filter, &page).await.expect("a list");
+                (met, told) = (met + listed.sessions.len(), told + listed.unreadable);
+                match listed.next {
+                    Some(next) => page = page.after(next),
+                    None => break,
+                }
+            }
+            assert_eq!((met, told), (readable, 1), "{filter:?} by {limit}");
+        }
+        let mut export = truth.export(&filter).expect("an export");
+        let mut lines = 0;
+        while export.next_line().await.expect("a line").is_some() {
+            lines += 1;
+        }
+        assert_eq!((lines, export.unreadable()), (readable + 2, 1), "{filter:?}");
+    }
+    let found = truth.repair().await.expect("verified");
+    assert_eq!((found.sessions, found.orphans, found.unreadable), (3, 0, 1));
+    let mut file = Vec::new();
+    assert_eq!(truth.export_to(&Filter::all(), &mut file).await.expect("an export"), 3);
+    let elsewhere = Sessions::embedded();
+    let back = elsewhere.restore(&file[..], RestoreMode::Skip).await.expect("it is whole");
+    assert_eq!(back.seen(), 3);
+    // It is ended by nobody while it is broken, and others are.
+    let error = truth.revoke("ann", &whole, "lost").await.expect_err("it cannot be read");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.chain());
+    let other = live(truth, &others[0]).await.reference().clone();
+    assert!(truth.revoke("ann", &other, "lost").await.expect("it is found"));
+    assert_eq!(standing(truth, &others[0]).await, revoked("lost"));
+    run(server, &[b"HSET", hash.as_bytes(), b"a", &anchor]).await;
+    assert!(truth.revoke("ann", &whole, "lost").await.expect("it is found"));
 }
 
 /// A user whose sessions are behind all that is asked at once with the first shard.

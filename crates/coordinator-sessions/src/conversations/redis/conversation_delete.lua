@@ -6,7 +6,8 @@
 -- KEYS[5..] the indexes
 -- ARGV[1] its id
 -- Answer: {1} it was there; {0} it was not
--- Safe to run twice: what is gone stays gone.
+-- Safe to run twice: what is gone stays gone. What begins anew under the same id in between goes as
+--         well, as with any late delete.
 for i = 5, #KEYS do
   redis.call('ZCARD', KEYS[i])
 end

@@ -1,8 +1,8 @@
 //! How many sessions a user may have.
 
 use super::{
-    Created, Found, IDLE, Index, Names, Next, Rotated, Stage, THROTTLE, Verdict, ann, ms, names,
-    new, next, nobody, ok, place,
+    Created, Found, IDLE, Index, Names, Next, Rotated, Stage, THROTTLE, Verdict, ann, departure,
+    digest, ms, names, new, next, nobody, ok, place,
 };
 use crate::backend::{Before, Cap, Crowded, New, Origin, Raise, Whole};
 
@@ -15,6 +15,7 @@ cases! {
     a_smaller_cap_sends_several_away
     another_user_is_counted_where_the_session_goes
     whoever_is_nobody_has_no_cap
+    the_session_that_is_replaced_ends_for_it_and_does_not_count
 }
 
 fn capped(number: u64, most: u32, policy: Crowded) -> New {
@@ -185,5 +186,48 @@ async fn whoever_is_nobody_has_no_cap(stage: Stage) -> Verdict {
     // One that moves here counts as any other.
     let moves = New { origin: Origin::Arrives(before), ..capped(7, 2, Crowded::Refuse) };
     same!(stage.create(&moves).await?, Created::Full { live: 2 });
+    Ok(())
+}
+
+async fn the_session_that_is_replaced_ends_for_it_and_does_not_count(stage: Stage) -> Verdict {
+    let again = |number: u64, before: u64, policy| {
+        let replaces = Some(place(0, before).id);
+        New { replaces, ..capped(number, 2, policy) }
+    };
+    for number in 0..2 {
+        stage.made(&capped(number, 2, Crowded::Refuse)).await?;
+    }
+    for (number, policy) in [(2, Crowded::Refuse), (3, Crowded::Oldest), (4, Crowded::LeastRecent)]
+    {
+        // Twice, of which the second finds it done.
+        for _ in 0..2 {
+            let made = stage.create(&again(number, number - 1, policy)).await?;
+            ensure!(matches!(made, Created::Made { evicted: 0, .. }), "{number}: {made:?}");
+            let before = stage.peek(place(0, number - 1), 1).await?;
+            same!(before, Found::Revoked("replaced".to_owned()));
+            same!(living(&stage).await?, [0, number]);
+        }
+    }
+    // One that is refused ends nothing, and one that has ended makes no room.
+    same!(stage.create(&again(5, 3, Crowded::Refuse)).await?, Created::Full { live: 2 });
+    let refused = New { cap: None, ..again(0, 4, Crowded::Refuse) };
+    same!(stage.create(&New { digest: digest(9), ..refused }).await?, Created::Exists);
+    same!(living(&stage).await?, [0, 4]);
+    // Nor does one that is on its way; and its move goes on.
+    stage.depart(place(0, 4), Some(1), Some(&departure(2, 1, ann()))).await?;
+    stage.made(&again(6, 4, Crowded::Refuse)).await?;
+    ensure!(stage.settle(place(0, 4), 2).await?, "it moves no more");
+    same!(living(&stage).await?, [0, 6]);
+    // Another user's session ends as well.
+    let bob = New { names: names("bob", ""), ..again(7, 0, Crowded::Refuse) };
+    stage.made(&bob).await?;
+    same!(stage.peek(place(0, 0), 1).await?, Found::Revoked("replaced".to_owned()));
+    let told = stage.told(0).await?;
+    same!(
+        told.iter()
+            .filter(|(event, why)| (&**event, &**why) == ("invalidated", "replaced"))
+            .count(),
+        4
+    );
     Ok(())
 }

@@ -4,7 +4,8 @@ use super::{
     Found, IDLE, Index, Place, Reaped, Stage, THROTTLE, Verdict, ann, departure, ms, names, new,
     ok, patch, place,
 };
-use crate::backend::{Count, Raise, Verified, Whole};
+use crate::backend::{Cap, Count, Created, Crowded, New, Raise, Verified, Whole};
+use coordinator_core::ErrorKind;
 
 cases! {
     each_expired_session_is_told_once_whoever_reaps
@@ -18,6 +19,8 @@ cases! {
     counts_are_of_the_living_and_of_those_overdue
     members_without_a_session_are_found_and_removed
     sessions_that_are_not_listed_are_found_and_listed
+    what_cannot_be_read_is_told_and_in_nobodys_way
+    who_is_listed_as_anothers_is_found_and_taken_out
 }
 
 fn of_ann() -> Index {
@@ -290,5 +293,88 @@ async fn sessions_that_are_not_listed_are_found_and_listed(stage: Stage) -> Verd
     // What belongs to nobody is no session.
     stage.lists(0, &of_ann(), "nobody", Some(stage.now_ms() + 1)).await;
     same!(verify(&stage, &of_ann(), true).await?, [2, 1, 1, 0]);
+    Ok(())
+}
+
+async fn what_cannot_be_read_is_told_and_in_nobodys_way(mut stage: Stage) -> Verdict {
+    for number in 0..6 {
+        stage.made(&new(place(0, number), 1, ann())).await?;
+    }
+    let broken = [place(0, 1), place(0, 4)];
+    for at in broken {
+        stage.breaks(at).await;
+        for digest in [None, Some(super::digest(1))] {
+            let found = stage.backend.load(at, digest.as_ref(), None).await;
+            ensure!(found.is_err_and(|why| why.kind() == ErrorKind::Corrupt), "it is read");
+        }
+    }
+    for index in all_of_ann() {
+        for limit in [1, 2, 5, 6, 7] {
+            let (mut after, mut met, mut told) = (None, 0, Vec::new());
+            loop {
+                let page = ok(stage.backend.list(0, &index, after.as_ref(), limit).await)?;
+                met += page.sessions.len();
+                told.extend(page.unreadable);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            told.sort();
+            let due = stage.now_ms() + IDLE + THROTTLE;
+            let mut expected = broken.map(|at| (due, at.id.encode()));
+            expected.sort();
+            same!((met, told), (4, expected.to_vec()), "{index:?}, {limit}:");
+        }
+        for mend in [false, true, true] {
+            let found = ok(stage.backend.verify(0, &index, 0, 100, mend).await)?;
+            let Verified { seen, left, orphans, missing, unreadable, .. } = found;
+            same!([seen, left, orphans, missing, unreadable], [6, 6, 0, 0, 2], "{index:?}:");
+        }
+    }
+    // They do not count, nor is one of them replaced, and others are ended beside them.
+    let cap = Some(Cap { most: 5, policy: Crowded::Refuse });
+    let replaces = Some(broken[0].id);
+    let fifth = New { cap, replaces, ..new(place(0, 7), 1, ann()) };
+    ensure!(matches!(stage.create(&fifth).await?, Created::Made { .. }), "there is no room");
+    ok(stage.backend.epoch(0, Whole::User("ann"), Raise::Above("left")).await)?;
+    let swept = ok(stage.backend.sweep(0, &of_ann(), 0, 100).await)?;
+    same!((swept.ended, swept.left), (5, 2));
+    stage.elapse(ms(IDLE + THROTTLE)).await;
+    same!(stage.reap(0, 100).await?.ended, 2);
+    same!(stage.living(&[0], &Index::All).await?, 0);
+    Ok(())
+}
+
+async fn who_is_listed_as_anothers_is_found_and_taken_out(stage: Stage) -> Verdict {
+    let at = stage.anns().await?;
+    stage.made(&new(place(0, 2), 1, names("bob", "other"))).await?;
+    let due = stage.now_ms() + IDLE + THROTTLE;
+    let (company, crew) = ("other".to_owned(), "day".to_owned());
+    for index in [Index::User("bob".to_owned()), Index::Company(company), Index::Crew(crew)] {
+        let before = stage.living(&[0], &index).await?;
+        stage.lists(0, &index, &at.id.encode(), Some(due)).await;
+        for (mend, strays) in [(false, 1), (false, 1), (true, 1), (true, 0), (false, 0)] {
+            let found = ok(stage.backend.verify(0, &index, 0, 100, mend).await)?;
+            let Verified { seen, left, orphans, missing, .. } = found;
+            let seen_before = before + strays;
+            let left_after = if mend { before } else { seen_before };
+            same!((seen, left), (seen_before, left_after), "{index:?}:");
+            same!((found.strays, orphans, missing), (strays, 0, 0), "{index:?}:");
+        }
+        same!(stage.living(&[0], &index).await?, before, "{index:?}:");
+    }
+    // Where it belongs it still is.
+    for index in all_of_ann() {
+        same!(verify(&stage, &index, false).await?[2..], [0, 0], "{index:?}:");
+        ensure!(stage.living(&[0], &index).await? >= 1, "{index:?}");
+    }
+    // And where that is wrong as well, both are told.
+    stage.lists(0, &Index::User("bob".to_owned()), &at.id.encode(), Some(due)).await;
+    stage.lists(0, &Index::All, &at.id.encode(), None).await;
+    let bob = Index::User("bob".to_owned());
+    let found = ok(stage.backend.verify(0, &bob, 0, 100, true).await)?;
+    same!((found.left, found.strays, found.missing), (1, 1, 1));
+    same!(stage.living(&[0], &Index::All).await?, 2);
     Ok(())
 }

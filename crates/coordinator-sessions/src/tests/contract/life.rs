@@ -105,6 +105,8 @@ async fn a_session_has_a_thousand_fields_at_most(stage: Stage) -> Verdict {
     let at = place(0, 1);
     let fields = (1..FIELDS_MAX).map(field).collect();
     stage.made(&New { fields, ..new(at, 1, ann()) }).await?;
+    // What else is known of a session is no field.
+    stage.extend(at, 1, Some(super::IDLE - 1), None).await?;
     let too_many = |fields| Found::Live(Patched::TooMany { fields });
     let mut two = patch(1, "x", b"1");
     two.set.push(field(FIELDS_MAX));

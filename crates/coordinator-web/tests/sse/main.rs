@@ -1,0 +1,7 @@
+//! Event streams, as pages see them.
+
+mod many;
+mod page;
+mod parser;
+mod streams;
+mod wire;
