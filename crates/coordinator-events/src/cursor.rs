@@ -66,6 +66,12 @@ impl Cursor {
         Self { id, nonce: Some(nonce) }
     }
 
+    /// Whether both are after the same event, as far as they tell.
+    pub(crate) fn agrees(self, other: Self) -> bool {
+        let same = |(one, other)| one == other;
+        self.id == other.id && self.nonce.zip(other.nonce).is_none_or(same)
+    }
+
     /// The epoch of the event that it is after; 0 before all of them.
     pub fn epoch(&self) -> u64 {
         self.id.epoch

@@ -33,6 +33,9 @@ const SWEEP: u64 = 1024;
 pub(crate) struct Embedded {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// As a server that nobody can read.
+    #[cfg(test)]
+    away: std::sync::atomic::AtomicBool,
 }
 
 /// A value, and until which ms it lasts.
@@ -85,7 +88,12 @@ impl State {
 
 impl Embedded {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self {
+            clock,
+            state: Mutex::default(),
+            #[cfg(test)]
+            away: false.into(),
+        }
     }
 
     /// The state, and the time in ms.
@@ -113,6 +121,11 @@ impl Embedded {
         self.step(|state, now| {
             live(&mut state.groups, crew, now).map(|group| step(group, now)).unwrap_or_default()
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn away(&self, away: bool) {
+        self.away.store(away, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A stream is deleted by hand.
@@ -188,6 +201,11 @@ impl Backend for Embedded {
         from: From,
         limit: usize,
     ) -> BoxFuture<'a, Result<Option<Page>>> {
+        #[cfg(test)]
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) {
+            let error = coordinator_core::ErrorKind::Unavailable;
+            return Box::pin(ready(Err(coordinator_core::Error::new(error, "events.read"))));
+        }
         self.step(|state, now| {
             let stream = live(&mut state.streams, &scope.as_str().to_owned(), now);
             stream.map(|(stream, _)| stream.page(from, limit))

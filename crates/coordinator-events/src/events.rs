@@ -14,7 +14,7 @@ use crate::{
 };
 use coordinator_core::{
     Error, Result,
-    clock::{Clock, SystemClock},
+    clock::{Clock, Instant, SystemClock},
     key::Name,
 };
 use serde::Serialize;
@@ -72,6 +72,9 @@ struct Options {
 struct Known {
     epoch: u64,
     generation: u64,
+    /// When it was looked whether the server is still the one of the epoch: what the server
+    /// remembers of that lasts as long as the scope.
+    checked: Instant,
 }
 
 #[derive(Debug)]
@@ -221,11 +224,16 @@ impl Events {
         // Before it is asked: what changes meanwhile is looked for the next time.
         let generation = backend.generation();
         let known = self.inner.known(scope.as_str());
+        let now = backend.clock().now();
+        let fresh = known.filter(|known| {
+            let ago = now.saturating_since(known.checked);
+            known.generation == generation && ago < options.ttl / 2
+        });
         let entry = Entry {
             epoch: request
                 .fence
                 .map_or_else(|| known.map_or(0, |known| known.epoch), |at| at.epoch()),
-            check: known.is_none_or(|known| known.generation != generation),
+            check: fresh.is_none(),
             strict: request.fence.is_some(),
             frame,
             keep: options.keep,
@@ -241,7 +249,8 @@ impl Events {
         };
         Ok(match backend.publish(&scope, &entry).await? {
             Posted::New(id) => {
-                self.inner.learn(scope.as_str(), Known { epoch: id.epoch, generation });
+                let checked = fresh.map_or(now, |known| known.checked);
+                self.inner.learn(scope.as_str(), Known { epoch: id.epoch, generation, checked });
                 Published::New(Cursor::new(id, nonce))
             }
             Posted::Before(id) => Published::Duplicate(Cursor { id, nonce: None }),

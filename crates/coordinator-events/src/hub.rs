@@ -5,8 +5,9 @@
 //! stream, which repairs it for all readers without a disconnect.
 
 use crate::{
-    backend::{Backend, Feed, From, Heard, PAGE, Stored},
+    backend::{Backend, Feed, From, Heard, PAGE, Page, Stored},
     cursor::Cursor,
+    gap::behind,
     ring::{Accepted, Ring},
     tasks, telemetry,
 };
@@ -135,11 +136,13 @@ impl Hub {
         loop {
             let at = self.ring().at;
             let page = self.backend.read(&self.scope, From::At(at.id), PAGE).await?;
-            let more = page.as_ref().is_some_and(|page| page.events.len() >= PAGE);
-            if page.as_ref().is_some_and(|page| self.ring().diverges(&page.events)) {
-                self.go_back().await?;
+            let back = page.as_ref().is_some_and(|page| self.ring().went_back(page));
+            if back && let Some(common) = self.common().await? {
+                self.ring().roll_back(common);
+                self.told();
                 continue;
             }
+            let more = page.as_ref().is_some_and(|page| page.events.len() >= PAGE);
             if self.ring().extend(page) {
                 self.told();
             }
@@ -149,19 +152,25 @@ impl Hub {
         }
     }
 
-    /// The server has another event where the ring ends: goes back to the last that both have.
-    async fn go_back(&self) -> Result<()> {
-        let oldest = self.ring().oldest();
-        let mut common = None;
-        if let Some(oldest) = oldest {
-            let limit = self.room.events.max(PAGE);
-            let page = self.backend.read(&self.scope, From::At(oldest.id), limit).await?;
-            common = page.and_then(|page| self.ring().last_common(&page.events));
+    /// The server went back: the last event that it and the ring both have, as far as is known
+    /// here.
+    async fn common(&self) -> Result<Option<Cursor>> {
+        let Some(oldest) = self.ring().oldest() else { return Ok(None) };
+        let (mut from, mut common) = (oldest.id, None);
+        loop {
+            let page = self.backend.read(&self.scope, From::At(from), PAGE).await?;
+            let Some(Page { events, .. }) = page else { return Ok(common) };
+            let Some(last) = self.ring().last_common(&events) else {
+                // All that the ring has is of another past; readers may have had what is before.
+                let other = events.first().filter(|first| first.id == oldest.id);
+                return Ok(common.or(other.map(|other| Cursor { id: behind(other), nonce: None })));
+            };
+            common = Some(last);
+            if events.last().is_none_or(|end| end.id != last.id) || last.id == from {
+                return Ok(common);
+            }
+            from = last.id;
         }
-        // Where they have none in common, all that is there is new.
-        self.ring().roll_back(common.unwrap_or(Cursor::START));
-        self.told();
-        Ok(())
     }
 }
 
@@ -179,20 +188,24 @@ async fn pump(hub: Weak<Hub>, mut feed: Box<dyn Feed<Stored>>) {
     let Some(clock) = hub.upgrade().map(|hub| hub.backend.clock().clone()) else { return };
     let mut alarm = clock.sleep(LOOK);
     let mut pause = AGAIN.0;
+    // Something may be missing, and could not be read yet.
+    let mut doubt = false;
     loop {
-        let heard = match select(feed.next(), alarm).await {
+        let (heard, idle) = match select(feed.next(), alarm).await {
             Either::Left((heard, rest)) => {
                 alarm = rest;
-                heard
+                (heard, false)
             }
             Either::Right(_) => {
                 alarm = clock.sleep(LOOK);
                 // Silence may be deafness.
-                Heard::Lost
+                (Heard::Lost, true)
             }
         };
         let Some(strong) = hub.upgrade() else { return };
         let fits = match heard {
+            // What may be missing comes first, and the look that finds it finds this.
+            Heard::It(_) if doubt => true,
             Heard::It(stored) => strong.accept(stored),
             Heard::Lost => false,
             Heard::Noise => true,
@@ -201,8 +214,9 @@ async fn pump(hub: Weak<Hub>, mut feed: Box<dyn Feed<Stored>>) {
             continue;
         }
         match strong.repair().await {
-            Ok(()) => pause = AGAIN.0,
+            Ok(()) => (doubt, pause) = (false, AGAIN.0),
             Err(error) => {
+                doubt |= !idle;
                 tracing::debug!(error = %error.chain(), "a scope could not be read");
                 alarm = jittered(&clock, pause);
                 pause = (pause * 2).min(AGAIN.1);
@@ -217,4 +231,208 @@ pub(crate) fn jittered(
     pause: Duration,
 ) -> BoxFuture<'static, ()> {
     clock.sleep(pause.mul_f64(0.5 + 0.5 * rand::random::<f64>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::Posted,
+        embedded::Embedded,
+        gap::GapReason,
+        reader::{Read, Reader},
+        ring::Slot,
+        subscribe::{Position, SlowReader},
+        tests::{entry, name},
+    };
+    use coordinator_core::clock::ManualClock;
+    use tokio::sync::mpsc;
+
+    /// A scope that nothing is heard of but what the test says.
+    struct Scene {
+        embedded: Arc<Embedded>,
+        clock: ManualClock,
+        hub: Arc<Hub>,
+        epoch: u64,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let clock = ManualClock::new();
+            let embedded = Arc::new(Embedded::new(Arc::new(clock.clone())));
+            let room = Room { events: 100, bytes: 1 << 20 };
+            let hub = Arc::new(Hub::new(embedded.clone(), name("s"), room));
+            Self { embedded, clock, hub, epoch: 0 }
+        }
+
+        /// Each number tells its event from others with its id.
+        async fn publish(&mut self, numbers: std::ops::Range<u8>) -> crate::cursor::Id {
+            let mut last = crate::cursor::Id::START;
+            for number in numbers {
+                let entry = crate::backend::Entry { epoch: self.epoch, ..entry(number) };
+                match self.embedded.publish(&name("s"), &entry).await.expect("an answer") {
+                    Posted::New(id) => last = id,
+                    other => panic!("{other:?}"),
+                }
+            }
+            self.epoch = last.epoch;
+            last
+        }
+
+        /// As after a failover to a server that had not got everything, in the same epoch.
+        fn set_back(&self, number: u64) {
+            let last = crate::cursor::Id { epoch: self.epoch, number };
+            self.embedded.set_back(&name("s"), last, false);
+        }
+
+        /// What the ring has from a slot on: gaps by where they go back to, events by their nonce.
+        fn slots(&self, from: u64) -> Vec<Result<u8, u64>> {
+            let ring = self.hub.ring();
+            let slots = ring.from(from).map(|slot| match slot {
+                Slot::Event(stored, _) => Ok(stored.nonce[0]),
+                Slot::Gap(gap) => {
+                    assert_eq!(gap.reason, GapReason::RolledBack);
+                    Err(gap.to.id.number)
+                }
+            });
+            slots.collect()
+        }
+
+        fn reader(&self, position: Position) -> Reader {
+            let now = (Cursor::START, 0);
+            Reader::new(self.hub.clone(), position, now, SlowReader::Spill)
+        }
+    }
+
+    async fn event(reader: &mut Reader) -> Cursor {
+        match reader.next().await {
+            Some(Read::Event(raw)) => raw.cursor(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_server_that_went_back_has_instead_is_read() {
+        // With more events in the same epoch, and in another.
+        for anew in [false, true] {
+            let mut scene = Scene::new();
+            scene.publish(0..10).await;
+            scene.hub.repair().await.expect("a look");
+            scene.set_back(5);
+            scene.publish(20..22).await;
+            if anew {
+                scene.epoch += 1;
+                scene.publish(22..23).await;
+            }
+            scene.hub.repair().await.expect("a look");
+            let mut expected = vec![Err(5), Ok(20), Ok(21)];
+            expected.extend(anew.then_some(Ok(22)));
+            assert_eq!(scene.slots(10), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn where_a_ring_has_nothing_to_compare_it_does_not_begin_from_the_start() {
+        let mut scene = Scene::new();
+        scene.publish(0..10).await;
+        let at = end(&*scene.embedded, &name("s")).await.expect("an end");
+        *scene.hub.ring() = Ring::new(100, 1 << 20, at);
+        scene.set_back(5);
+        scene.publish(20..26).await;
+        scene.hub.repair().await.expect("a look");
+        assert_eq!(scene.slots(0), [Err(8), Ok(23), Ok(24), Ok(25)]);
+        // What it has is all of another past.
+        let mut scene = Scene::new();
+        scene.publish(0..4).await;
+        let at = end(&*scene.embedded, &name("s")).await.expect("an end");
+        *scene.hub.ring() = Ring::new(100, 1 << 20, at);
+        scene.publish(4..10).await;
+        scene.hub.repair().await.expect("a look");
+        scene.set_back(2);
+        scene.publish(20..28).await;
+        scene.hub.repair().await.expect("a look");
+        let expected = [Err(3), Ok(21), Ok(22), Ok(23), Ok(24), Ok(25), Ok(26), Ok(27)];
+        assert_eq!(scene.slots(6), expected);
+    }
+
+    #[tokio::test]
+    async fn a_reader_before_the_ring_sees_that_the_server_went_back() {
+        let mut scene = Scene::new();
+        scene.publish(0..10).await;
+        let mut reader = scene.reader(Position::Earliest);
+        for expected in 0..10 {
+            assert_eq!(event(&mut reader).await.id.number, expected);
+        }
+        scene.set_back(5);
+        scene.publish(20..25).await;
+        // The ring heard nothing of what is gone.
+        scene.hub.repair().await.expect("a look");
+        match reader.next().await {
+            Some(Read::Gap(gap)) => assert_eq!(gap.reason, GapReason::RolledBack),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(event(&mut reader).await.nonce, Some([23; 8]));
+        assert_eq!(event(&mut reader).await.nonce, Some([24; 8]));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_what_came_instead_is_not_sent_back() {
+        let mut scene = Scene::new();
+        let last = scene.publish(0..10).await;
+        scene.hub.repair().await.expect("a look");
+        scene.set_back(5);
+        scene.publish(20..24).await;
+        let five = Cursor { id: crate::cursor::Id { number: 5, ..last }, nonce: None };
+        let mut reader = scene.reader(Position::After(five));
+        for expected in 20..24 {
+            assert_eq!(event(&mut reader).await.nonce, Some([expected; 8]));
+        }
+        scene.hub.repair().await.expect("a look");
+        scene.publish(24..25).await;
+        scene.hub.repair().await.expect("a look");
+        assert_eq!(event(&mut reader).await.nonce, Some([24; 8]));
+    }
+
+    struct Told(mpsc::Receiver<Heard<Stored>>);
+
+    impl Feed<Stored> for Told {
+        fn next(&mut self) -> BoxFuture<'_, Heard<Stored>> {
+            Box::pin(async {
+                match self.0.recv().await {
+                    Some(heard) => heard,
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn while_something_may_be_missing_nothing_is_taken_that_comes_after_it() {
+        let mut scene = Scene::new();
+        scene.publish(0..10).await;
+        scene.hub.repair().await.expect("a look");
+        let (tell, told) = mpsc::channel(1);
+        tasks::spawn(pump(Arc::downgrade(&scene.hub), Box::new(Told(told))));
+        // The link was lost, and nobody can be asked yet.
+        scene.embedded.away(true);
+        tell.send(Heard::Lost).await.expect("it listens");
+        scene.set_back(5);
+        scene.publish(20..25).await;
+        let page = scene.hub.backend.read(&scene.hub.scope, From::Last, 1);
+        assert!(page.await.is_err(), "somebody can be asked");
+        let id = crate::cursor::Id { epoch: scene.epoch, number: 10 };
+        let envelope = bytes::Bytes::from_static(b"envelope");
+        let before = crate::backend::Before::Dense;
+        let stored = Stored { id, before, nonce: [24; 8], envelope };
+        // Whoever takes the third has done with the first.
+        for heard in [Heard::It(stored), Heard::Noise, Heard::Noise] {
+            tell.send(heard).await.expect("it listens");
+        }
+        assert_eq!(scene.slots(10), []);
+        scene.embedded.away(false);
+        let mut head = scene.hub.head();
+        scene.clock.advance(LOOK);
+        head.changed().await.expect("it goes on");
+        assert_eq!(scene.slots(10)[0], Err(5));
+    }
 }

@@ -156,9 +156,11 @@ impl Reader {
                     self.at = raw.cursor();
                     self.ready.push_back(Read::Event(raw.clone()));
                 }
-                // Read from the server before it came here.
-                Slot::Event(stored, _) if stored.id <= self.at.id => {}
-                Slot::Gap(gap) if gap.from.id == self.at.id => self.tell(*gap),
+                // Read from the server before it came here. Whether all of them are the same shows
+                // with the last.
+                Slot::Event(stored, raw)
+                    if stored.id < self.at.id || raw.cursor().agrees(self.at) => {}
+                Slot::Gap(gap) if gap.from.agrees(self.at) => self.tell(*gap),
                 _ => {
                     self.mode = Mode::Paging { earliest: false };
                     return true;

@@ -125,18 +125,24 @@ fn id(step: &'static str, fields: &mut Fields) -> Result<Id> {
     fields.text()?.parse().map_err(|()| strange(step))
 }
 
+fn lossy(fields: &mut Fields) -> Result<String> {
+    Ok(String::from_utf8_lossy(&fields.bytes()?).into_owned())
+}
+
 fn small(step: &'static str, fields: &mut Fields) -> Result<u32> {
     fields.unsigned()?.try_into().map_err(|_| strange(step))
 }
 
-/// Nonce and envelope.
-fn apart(step: &'static str, mut frame: Bytes) -> Result<(Nonce, Bytes)> {
-    if frame.len() < 8 {
-        return Err(strange(step));
+/// Nonce and envelope. What is too short for both was not written by us: it stands there like
+/// any other event, and is unreadable, so that nobody has to stop in front of it.
+fn apart(mut frame: Bytes) -> (Nonce, Bytes) {
+    let mut nonce = [0; 8];
+    if frame.len() < nonce.len() {
+        return (nonce, frame);
     }
-    let envelope = frame.split_off(8);
-    let nonce = frame.as_ref().try_into().map_err(|_| strange(step))?;
-    Ok((nonce, envelope))
+    let envelope = frame.split_off(nonce.len());
+    nonce.copy_from_slice(&frame);
+    (nonce, envelope)
 }
 
 /// What stands before the id where an epoch begins; `*` elsewhere.
@@ -150,8 +156,9 @@ fn before(text: &str) -> Option<Before> {
 
 fn stored(step: &'static str, fields: &mut Fields) -> Result<Stored> {
     let id = id(step, fields)?;
-    let before = before(&fields.text()?).ok_or_else(|| strange(step))?;
-    let (nonce, envelope) = apart(step, fields.bytes()?)?;
+    let said = fields.bytes()?;
+    let before = std::str::from_utf8(&said).ok().and_then(before).unwrap_or(Before::Dense);
+    let (nonce, envelope) = apart(fields.bytes()?);
     Ok(Stored { id, before, nonce, envelope })
 }
 
@@ -163,7 +170,8 @@ fn told(payload: &Bytes) -> Option<Stored> {
         Some((id, text)) => (id, before(text)?),
         None => (head, Before::Dense),
     };
-    let (nonce, envelope) = apart("events.listen", payload.slice(end + 1..)).ok()?;
+    let frame = payload.slice(end + 1..);
+    let (nonce, envelope) = (frame.len() >= 8).then(|| apart(frame))?;
     Some(Stored { id: id.parse().ok()?, before, nonce, envelope })
 }
 
@@ -329,7 +337,7 @@ impl Backend for Redis {
                 .map(|_| {
                     let id = id(STEP, &mut fields)?;
                     let deliveries = small(STEP, &mut fields)?;
-                    let (nonce, envelope) = apart(STEP, fields.bytes()?)?;
+                    let (nonce, envelope) = apart(fields.bytes()?);
                     Ok(Again { id, deliveries, nonce, envelope })
                 })
                 .collect::<Result<_>>()?;
@@ -412,8 +420,8 @@ impl Backend for Redis {
                     let id = id(STEP, &mut fields)?;
                     let at_ms = fields.unsigned()?;
                     let deliveries = small(STEP, &mut fields)?;
-                    let (consumer, reason) = (fields.text()?, fields.text()?);
-                    let (nonce, envelope) = apart(STEP, fields.bytes()?)?;
+                    let (consumer, reason) = (lossy(&mut fields)?, lossy(&mut fields)?);
+                    let (nonce, envelope) = apart(fields.bytes()?);
                     Ok(Letter { id, at_ms, deliveries, consumer, reason, nonce, envelope })
                 })
                 .collect()

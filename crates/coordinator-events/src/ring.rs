@@ -3,7 +3,7 @@
 //! It holds a bounded number of events and bytes whatever readers do.
 
 use crate::{
-    backend::Stored,
+    backend::{Before, Page, Stored},
     cursor::Cursor,
     envelope::RawEvent,
     gap::{Gap, follows, hole, join},
@@ -99,7 +99,7 @@ impl Ring {
     }
 
     /// A page was read from where the ring ends, itself included; whether anything is new.
-    pub(crate) fn extend(&mut self, page: Option<crate::backend::Page>) -> bool {
+    pub(crate) fn extend(&mut self, page: Option<Page>) -> bool {
         let mut at = self.at;
         let joined = join(&mut at, page);
         self.at = at;
@@ -116,10 +116,16 @@ impl Ring {
         new
     }
 
-    /// Whether the first event of a page stands where the ring ends, and is another.
-    pub(crate) fn diverges(&self, events: &[Stored]) -> bool {
-        let Some(first) = events.first() else { return false };
-        first.id == self.at.id && self.at.nonce.is_some_and(|nonce| nonce != first.nonce)
+    /// Whether a page that was read from where the ring ends, itself included, is of a server that
+    /// went back to before that.
+    pub(crate) fn went_back(&self, page: &Page) -> bool {
+        let at = self.at;
+        page.last < at.id
+            || page.events.first().is_some_and(|first| match first.before {
+                _ if first.id == at.id => !Cursor::new(first.id, first.nonce).agrees(at),
+                Before::Last(before) => before < at.id,
+                _ => false,
+            })
     }
 
     /// The oldest event that is here.
@@ -130,7 +136,7 @@ impl Ring {
         })
     }
 
-    /// The last of these events that is here, too.
+    /// The last of these events up to which all are here, too.
     pub(crate) fn last_common(&self, events: &[Stored]) -> Option<Cursor> {
         let known: std::collections::HashSet<Cursor> = self
             .slots

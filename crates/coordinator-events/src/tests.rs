@@ -16,12 +16,12 @@ use coordinator_core::key::Name;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
 /// An event of this number, of whatever epoch.
-fn entry(number: u8) -> Entry {
+pub(crate) fn entry(number: u8) -> Entry {
     let frame: Bytes = [[number; 8].as_slice(), b"envelope ", &[number]].concat().into();
     Entry {
         epoch: 0,

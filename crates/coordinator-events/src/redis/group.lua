@@ -5,9 +5,13 @@ local function wrap(deliveries, consumer, reason, event)
   return struct.pack('<I4ss', deliveries, consumer, reason) .. event
 end
 
--- The number, the consumer, the reason and the event.
+-- The number, the consumer, the reason and the event. What is broken is an event as it is: whoever
+-- gets it finds it unreadable, and nothing else has to wait behind it.
 local function unwrap(body)
-  local deliveries, consumer, reason, at = struct.unpack('<I4ss', body)
+  local sound, deliveries, consumer, reason, at = pcall(struct.unpack, '<I4ss', body)
+  if not sound then
+    return 0, '', '', body
+  end
   return deliveries, consumer, reason, string.sub(body, at)
 end
 

@@ -1,6 +1,10 @@
 //! What the scripts do on servers of all kinds, and with what others left there.
 
-use super::{entry, name, stage::Stage};
+use super::{
+    entry, name,
+    stage::{Stage, run},
+    take,
+};
 use crate::{
     backend::{Backend as _, Entry, From, Posted},
     redis::SCRIPTS,
@@ -94,4 +98,51 @@ async fn whoever_may_not_ask_whose_reign_it_is_begins_an_epoch_and_is_fenced_to_
     assert!(anew.epoch > first.epoch && anew.number == 0, "{anew}");
     let page = redis.read(&scope, From::Last, 1).await.expect("an answer").expect("a page");
     assert_eq!(page.events[0].before, crate::backend::Before::Last(first.next()));
+}
+
+#[tokio::test]
+async fn what_others_wrote_into_a_stream_stands_in_nobodys_way() {
+    let stage = Stage::redis().await;
+    let crew = super::crew("a", "g");
+    let scope = &crew.scope;
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    let Posted::New(first) = redis.publish(scope, &entry(1)).await.expect("published") else {
+        panic!("it is not new")
+    };
+    let key = redis.stream(scope);
+    for (number, fields) in [(1, ["x", "y"]), (2, ["e", "short"]), (3, ["p", "no id"])] {
+        let id = format!("{}-{number}", first.epoch);
+        run(server, &["XADD", &key, &id, fields[0], fields[1]]).await;
+    }
+    redis.publish(scope, &entry(2)).await.expect("published");
+    let page = redis.read(scope, From::First, 9).await.expect("an answer").expect("a page");
+    let numbers: Vec<u64> = page.events.iter().map(|event| event.id.number).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    assert_eq!(page.events[4].envelope.as_ref(), b"envelope \x02");
+    let taken = redis.take(&crew, &take("one", 9)).await.expect("an answer");
+    assert_eq!(taken.new.len(), 5);
+}
+
+#[tokio::test]
+async fn work_that_broke_at_rest_stands_in_nobodys_way() {
+    let mut stage = Stage::redis().await;
+    let crew = super::crew("a", "g");
+    for number in 0..3 {
+        stage.backend.publish(&crew.scope, &entry(number)).await.expect("published");
+    }
+    let taken = stage.backend.take(&crew, &take("one", 9)).await.expect("an answer").new;
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    let work = redis.stream(&crew.scope).replace(":ev:", ":work:") + ":g";
+    run(server, &["HSET", &work, &taken[0].id.to_string(), "\u{1}\u{0}\u{0}\u{0}no end"]).await;
+    run(server, &["HSET", &work, &taken[1].id.to_string(), ""]).await;
+    stage.elapse(1000).await;
+    let again = stage.backend.take(&crew, &take("two", 9)).await.expect("an answer").again;
+    let numbers: Vec<u64> = again.iter().map(|again| again.id.number).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    assert_eq!(again[2].envelope.as_ref(), b"envelope \x02");
+    for again in again {
+        let one = super::attempt(again.id, again.deliveries);
+        assert!(stage.backend.bury(&crew, one, "broken", 60_000).await.expect("an answer"));
+    }
+    assert_eq!(stage.backend.letters(&crew, 0, 9).await.expect("an answer").len(), 3);
 }
