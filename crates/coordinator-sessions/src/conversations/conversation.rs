@@ -290,8 +290,9 @@ impl Conversation {
         Ok(lives.map(Duration::from_millis))
     }
 
-    /// Deletes it with all that it holds, also where it is damaged; whether it was there. A delete that
-    /// the network delivers late, or twice, also deletes what began anew under the same id meanwhile.
+    /// Deletes it with all that it holds, also where it is damaged; whether it was there. A delete
+    /// that the network delivers late, or twice, also deletes what began anew under the same id
+    /// meanwhile.
     ///
     /// # Errors
     /// What the backend meets.

@@ -69,8 +69,8 @@ impl Namespace {
         }
     }
 
-    /// How long a document lives after a write, unless set as [`Documents::with_ttl`](crate::Documents::with_ttl)
-    /// says; 1 ms to 3,660 days.
+    /// How long a document lives after a write, unless set as
+    /// [`Documents::with_ttl`](crate::Documents::with_ttl) says; 1 ms to 3,660 days.
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self

@@ -1,5 +1,5 @@
--- Ends one move of a session that has arrived elsewhere, and no other: what comes very late may meet
--- a second move, which may not have arrived.
+-- Ends one move of a session that has arrived elsewhere, and no other: what comes very late may
+-- meet a second move, which may not have arrived.
 -- KEYS[1] its hash
 -- KEYS[2] its grave
 -- ARGV[1] its id

@@ -87,10 +87,10 @@ impl Sessions {
     /// Sets and removes fields, and leaves all others as they are: changes of different fields by
     /// different callers all survive; of the same field, the last one does.
     ///
-    /// One round trip, without reading. It counts as activity, also where there is nothing to change.
-    /// A call sends its change once; should the network deliver it a second time, that changes
-    /// nothing, unless others wrote in between: then it is written again, over what they wrote to
-    /// the same fields, as any other late change is.
+    /// One round trip, without reading. It counts as activity, also where there is nothing to
+    /// change. A call sends its change once; should the network deliver it a second time, that
+    /// changes nothing, unless others wrote in between: then it is written again, over what they
+    /// wrote to the same fields, as any other late change is.
     ///
     /// # Errors
     /// As [`load`](Self::load); [`Misuse`](ErrorKind::Misuse) if the session would have more than

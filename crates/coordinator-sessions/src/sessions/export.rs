@@ -175,8 +175,8 @@ impl Export {
         self.count
     }
 
-    /// How many were left out so far because they cannot be read: what is stored of them is not what
-    /// was written. A warning tells it at the end.
+    /// How many were left out so far because they cannot be read: what is stored of them is not
+    /// what was written. A warning tells it at the end.
     pub fn unreadable(&self) -> u64 {
         self.unreadable
     }

@@ -55,7 +55,8 @@ impl Sessions {
         let Some((session, token)) = found else { return self.create(new).await };
         let created = self.create(new.carry_over(&session)?.replacing(&session)).await?;
         if let Created::Session(_) = &created {
-            // Of another user it may be in another shard. The newest token of the one before finds it wherever it is.
+            // Of another user it may be in another shard. The newest token of the one before finds
+            // it wherever it is.
             self.invalidate(session.token().unwrap_or(token), REASON).await?;
         }
         Ok(created)

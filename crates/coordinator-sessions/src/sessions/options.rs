@@ -107,16 +107,17 @@ impl Sessions {
     }
 
     /// Answers [`load`](Self::load) from this process for so long after it asked the backend, and
-    /// at most for half the idle timeout of the session. Off by default: a session that was ended elsewhere is then let in for so long, and activity is
-    /// counted as late. Changes by this client are seen at once.
+    /// at most for half the idle timeout of the session. Off by default: a session that was ended
+    /// elsewhere is then let in for so long, and activity is counted as late. Changes by this
+    /// client are seen at once.
     pub fn with_local_cache(self, stale: Duration) -> Self {
         self.with(|options| options.local_stale = Some(stale))
     }
 
-    /// How often this client ends sessions whose time is over and tells of them; `None`: others
-    /// do, or [`reap`](Self::reap) is called. Whether a session lives does not depend on it, but
-    /// embedded, what nobody reaps is kept for ever. At least a millisecond. A file is reaped at its
-    /// first use as well.
+    /// How often this client ends sessions whose time is over and tells of them; `None`: others do,
+    /// or [`reap`](Self::reap) is called. Whether a session lives does not depend on it, but
+    /// embedded, what nobody reaps is kept for ever. At least a millisecond. A file is reaped at
+    /// its first use as well.
     pub fn with_reaping(self, period: Option<Duration>) -> Self {
         let least = Duration::from_millis(1);
         self.with(|options| options.reaps_every = period.map(|period| period.max(least)))

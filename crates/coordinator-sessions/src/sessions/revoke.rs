@@ -44,8 +44,8 @@ impl Sessions {
     /// Ends the session of a user that a list calls so; whether it lived.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate): [`Corrupt`](coordinator_core::ErrorKind::Corrupt) if this
-    /// one cannot be read, and no other is in its way.
+    /// As [`invalidate`](Self::invalidate): [`Corrupt`](coordinator_core::ErrorKind::Corrupt) if
+    /// this one cannot be read, and no other is in its way.
     ///
     /// # Cancel safety
     /// As [`invalidate`](Self::invalidate).
