@@ -40,6 +40,7 @@ const LONG_RUNS: &[(&[&str], &str)] = &[
     (&["--package", "coordinator-tests", "--test", "it"], "owners_in_"),
     (&["--package", "coordinator-ratelimit", "--lib"], "tests::oracle::"),
     (&["--package", "coordinator-tests", "--test", "it"], "faults::sessions::"),
+    (&["--package", "coordinator-tests", "--test", "it"], "faults::events::chaos"),
 ];
 
 /// Runs the suite and ends with `N passed, N failed`.
