@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measured")]
 
 mod contended;
+mod events;
 mod figures;
 mod handoff;
 mod load;
@@ -49,6 +50,9 @@ struct Cli {
     /// Holds locks at this server and prints what that costs; for the process that measures it
     #[arg(long, hide = true)]
     hold_at: Option<String>,
+    /// Stalls readers at this server and prints what that costs; for the process that measures it
+    #[arg(long, hide = true)]
+    stall_at: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -56,6 +60,7 @@ enum Part {
     Locks,
     Ratelimit,
     Sessions,
+    Events,
 }
 
 /// What every scenario is told.
@@ -75,6 +80,10 @@ async fn main() -> Result<ExitCode> {
         renewal::hold(url).await?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(url) = &cli.stall_at {
+        events::stall(url).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let server = RedisServer::start().await?;
     let plan = Plan {
         url: server.url(),
@@ -88,6 +97,7 @@ async fn main() -> Result<ExitCode> {
         Part::Locks => locks(&plan, wanted, &server, &mut report).await?,
         Part::Ratelimit => ratelimit::run(&plan, wanted, &server, &mut report).await?,
         Part::Sessions => sessions::run(&plan, wanted, &server, &mut report).await?,
+        Part::Events => events::run(&plan, wanted, &server, &mut report).await?,
     }
     println!("{}", report.markdown());
     if let Some(path) = &cli.json {

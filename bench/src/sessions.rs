@@ -1,6 +1,6 @@
 //! Sessions and conversations of this workspace beside bare scripts and the stores of others.
 
-mod bare;
+pub(crate) mod bare;
 mod expiry;
 mod lists;
 mod memory;

@@ -135,9 +135,9 @@ pub(crate) fn keys(call: &Call) -> Result<&[String]> {
 }
 
 /// Sends a call so many times, and expects the same first number in each answer.
-pub(crate) async fn repeat(
+pub(crate) async fn repeat<A: AsRef<[u8]>>(
     raw: &mut Connection,
-    call: &Call,
+    call: &[A],
     times: usize,
     first: i64,
 ) -> Result<()> {

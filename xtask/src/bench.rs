@@ -30,6 +30,14 @@ enum Part {
         #[arg(long)]
         long: bool,
     },
+    /// Events beside their bare script, bare pub/sub and others; missed goals fail
+    Events {
+        #[command(flatten)]
+        options: Options,
+        /// A minute of kills for each instead of ten seconds, in every round
+        #[arg(long)]
+        long: bool,
+    },
 }
 
 impl Part {
@@ -38,19 +46,21 @@ impl Part {
             Self::Locks(_) => "locks",
             Self::Ratelimit(_) => "ratelimit",
             Self::Sessions { .. } => "sessions",
+            Self::Events { .. } => "events",
         }
     }
 
     fn options(&self) -> &Options {
         match self {
-            Self::Locks(options) | Self::Ratelimit(options) | Self::Sessions { options, .. } => {
-                options
-            }
+            Self::Locks(options)
+            | Self::Ratelimit(options)
+            | Self::Sessions { options, .. }
+            | Self::Events { options, .. } => options,
         }
     }
 
     fn is_long(&self) -> bool {
-        matches!(self, Self::Sessions { long: true, .. })
+        matches!(self, Self::Sessions { long: true, .. } | Self::Events { long: true, .. })
     }
 }
 

@@ -24,10 +24,26 @@ const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
 
 /// A connected client; commands that block for long must not have the timeout of others.
 pub(crate) async fn client(url: &str, timeout: Duration) -> Result<Client> {
+    with(
+        url,
+        PerformanceConfig { default_command_timeout: timeout, ..PerformanceConfig::default() },
+    )
+    .await
+}
+
+/// One whose receivers of messages have room for many.
+pub(crate) async fn roomy(url: &str) -> Result<Client> {
+    let performance = PerformanceConfig {
+        default_command_timeout: Config::COMMAND_TIMEOUT,
+        broadcast_channel_capacity: 65_536,
+        ..PerformanceConfig::default()
+    };
+    with(url, performance).await
+}
+
+async fn with(url: &str, performance: PerformanceConfig) -> Result<Client> {
     let config =
         FredConfig { fail_fast: true, version: RespVersion::RESP3, ..FredConfig::from_url(url)? };
-    let performance =
-        PerformanceConfig { default_command_timeout: timeout, ..PerformanceConfig::default() };
     let connection = ConnectionConfig {
         max_command_attempts: 1,
         tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
