@@ -16,7 +16,7 @@ use futures::future::{Either, select};
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,6 +25,8 @@ use tokio::sync::{OnceCell, watch};
 
 /// How often the stream is looked at where nothing is heard.
 const LOOK: Duration = Duration::from_secs(2);
+/// For how long a scope is followed that nobody reads.
+const LINGER: Duration = Duration::from_secs(10);
 /// How soon a look that failed is repeated: first, and at the most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -92,7 +94,7 @@ impl Hub {
             let feed = self.backend.listen(&self.scope).await?;
             let at = end(&*self.backend, &self.scope).await?;
             *self.ring() = Ring::new(self.room.events, self.room.bytes, at);
-            tasks::spawn(pump(Arc::downgrade(self), feed));
+            tasks::spawn(pump(self.clone(), feed));
             Ok(())
         };
         self.live.get_or_try_init(begin).await.map(drop)
@@ -112,6 +114,11 @@ impl Hub {
         let at = (end(&*self.backend, &self.scope).await?, slot);
         *ends = Ends { number, at: Some(at) };
         Ok(at)
+    }
+
+    /// Whether an event is still here.
+    pub(crate) fn knows(&self, place: Cursor) -> bool {
+        self.ring().after(place).is_some()
     }
 
     fn told(&self) {
@@ -184,8 +191,9 @@ pub(crate) async fn end(backend: &dyn Backend, scope: &Name) -> Result<Cursor> {
 }
 
 /// Runs until nobody reads the scope any more.
-async fn pump(hub: Weak<Hub>, mut feed: Box<dyn Feed<Stored>>) {
-    let Some(clock) = hub.upgrade().map(|hub| hub.backend.clock().clone()) else { return };
+async fn pump(hub: Arc<Hub>, mut feed: Box<dyn Feed<Stored>>) {
+    let clock = hub.backend.clock().clone();
+    let mut unread_since = None;
     let mut alarm = clock.sleep(LOOK);
     let mut pause = AGAIN.0;
     // Something may be missing, and could not be read yet.
@@ -202,18 +210,26 @@ async fn pump(hub: Weak<Hub>, mut feed: Box<dyn Feed<Stored>>) {
                 (Heard::Lost, true)
             }
         };
-        let Some(strong) = hub.upgrade() else { return };
+        if Arc::strong_count(&hub) > 1 {
+            unread_since = None;
+        } else if idle {
+            // Readers often come again at once, with the place that they had come to.
+            let now = clock.now();
+            if now.saturating_since(*unread_since.get_or_insert(now)) >= LINGER {
+                return;
+            }
+        }
         let fits = match heard {
             // What may be missing comes first, and the look that finds it finds this.
             Heard::It(_) if doubt => true,
-            Heard::It(stored) => strong.accept(stored),
+            Heard::It(stored) => hub.accept(stored),
             Heard::Lost => false,
             Heard::Noise => true,
         };
         if fits {
             continue;
         }
-        match strong.repair().await {
+        match hub.repair().await {
             Ok(()) => (doubt, pause) = (false, AGAIN.0),
             Err(error) => {
                 doubt |= !idle;
@@ -412,7 +428,7 @@ mod tests {
         scene.publish(0..10).await;
         scene.hub.repair().await.expect("a look");
         let (tell, told) = mpsc::channel(1);
-        tasks::spawn(pump(Arc::downgrade(&scene.hub), Box::new(Told(told))));
+        tasks::spawn(pump(scene.hub.clone(), Box::new(Told(told))));
         // The link was lost, and nobody can be asked yet.
         scene.embedded.away(true);
         tell.send(Heard::Lost).await.expect("it listens");

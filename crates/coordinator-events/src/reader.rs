@@ -78,7 +78,11 @@ impl Reader {
         let (at, mode) = match position {
             Position::Now => (now.0, Mode::Live(now.1)),
             Position::Earliest => (Cursor::START, Mode::Paging { earliest: true }),
-            Position::After(cursor) => (cursor, Mode::Paging { earliest: false }),
+            // Whoever comes again soon finds here what was missed.
+            Position::After(cursor) => match hub.ring().after(cursor) {
+                Some(number) if now.0.id >= cursor.id => (cursor, Mode::Live(number)),
+                _ => (cursor, Mode::Paging { earliest: false }),
+            },
         };
         Self { hub, head, asked: None, at, mode, ready: VecDeque::new(), policy }
     }

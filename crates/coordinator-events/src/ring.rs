@@ -57,6 +57,20 @@ impl Ring {
         self.slots.range(skip.min(self.slots.len())..)
     }
 
+    /// The slot after the event that a place is after, if that very event is here.
+    pub(crate) fn after(&self, place: Cursor) -> Option<u64> {
+        place.nonce?;
+        if self.at == place {
+            return Some(self.end());
+        }
+        // What is before a gap may be of another past.
+        let mut same_past =
+            self.slots.iter().rev().take_while(|slot| matches!(slot, Slot::Event(..)));
+        let is_it = |slot: &Slot| matches!(slot, Slot::Event(_, raw) if raw.cursor() == place);
+        let back = same_past.position(is_it)?;
+        Some(self.end() - back as u64)
+    }
+
     fn push(&mut self, slot: Slot) {
         if let Slot::Event(stored, raw) = &slot {
             self.bytes += stored.envelope.len();

@@ -286,17 +286,18 @@ async fn ten_thousand_readers_are_one_subscription_and_resume_with_few_commands(
             assert_eq!(number(reader).await, expected);
         }
     }
-    // All of them come again at once.
-    drop(readers);
-    let scripts = server.calls_of("evalsha").await;
-    let opened = (0..10_000).map(|_| open(&events, "s", Position::Now));
-    let mut readers = join_all(opened).await;
-    let asked = server.calls_of("evalsha").await - scripts;
-    assert!(asked < 100, "{asked} commands");
-    assert!(readers.iter().all(|reader| reader.cursor() == cursor));
-    publish(&truth, "s", 21).await;
-    for reader in &mut readers {
-        assert_eq!(number(reader).await, 21);
+    // All of them come again at once: as newcomers, and with the place that they had come to.
+    for position in [Position::Now, Position::After(cursor)] {
+        let scripts = server.calls_of("evalsha").await;
+        let mut again = join_all((0..10_000).map(|_| open(&events, "s", position))).await;
+        if position == Position::Now {
+            publish(&truth, "s", 21).await;
+        }
+        for reader in &mut again {
+            assert_eq!(number(reader).await, 21);
+        }
+        let asked = server.calls_of("evalsha").await - scripts;
+        assert!(asked < 100, "{asked} commands");
     }
 }
 
