@@ -23,6 +23,8 @@ pub(crate) struct Entry {
     pub(crate) epoch: u64,
     /// Whether to look if the server is still the one of the epoch.
     pub(crate) check: bool,
+    /// Look, too, if the server may be another by the time it is asked than it was then.
+    pub(crate) generation: Option<u64>,
     /// Whether to be refused in any other epoch.
     pub(crate) strict: bool,
     /// Nonce and envelope.

@@ -226,6 +226,7 @@ impl Events {
                 .fence
                 .map_or_else(|| known.map_or(0, |known| known.epoch), |at| at.epoch()),
             check: known.is_none_or(|known| known.generation != generation),
+            generation: Some(generation),
             strict: request.fence.is_some(),
             frame,
             keep: options.keep,

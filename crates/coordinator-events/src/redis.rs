@@ -217,9 +217,13 @@ impl Backend for Redis {
                 keys.push(shard.key("once", &format!("{}:{}", scope.encoded(), key.encoded())));
                 once_ms = *ms;
             }
+            // Whoever waits for a link through a failover sends to another server than it knew.
+            self.connection.ready(PUBLISH.name()).await?;
+            let other = |known| known != self.connection.generation();
+            let check = entry.check || entry.generation.is_some_and(other);
             let args = vec![
                 number(entry.epoch),
-                Arg::from(i64::from(entry.check)),
+                Arg::from(i64::from(check)),
                 Arg::from(i64::from(entry.strict)),
                 entry.frame.clone().into(),
                 number(entry.keep),
