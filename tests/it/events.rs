@@ -78,6 +78,7 @@ on_every_backend! {
     an_event_says_who_published_it_when_and_in_which_trace
     a_key_publishes_once
     a_publisher_may_be_fenced_to_an_epoch
+    what_is_to_last_for_ever_is_published_and_worked_on
     what_cannot_be_is_refused_before_it_is_sent
     many_readers_share_what_one_subscription_hears
     a_dropped_read_loses_nothing
@@ -416,6 +417,22 @@ async fn a_publisher_may_be_fenced_to_an_epoch(stage: Stage) {
     assert!(anew.epoch() > first.epoch());
     assert_eq!(fenced().await, Published::Fenced { epoch: anew.epoch() });
     assert_eq!(stage.events.position("s").await.expect("an answer"), anew);
+}
+
+async fn what_is_to_last_for_ever_is_published_and_worked_on(stage: Stage) {
+    let ever = Duration::MAX;
+    let events = stage.events.clone().with_retention(u64::MAX, ever).with_idempotency(ever);
+    for expected in [true, false] {
+        let published = events.publish("s", "n", &7).idempotent("k").await.expect("published");
+        assert_eq!(matches!(published, Published::New(_)), expected);
+    }
+    let group = events.group("s", "g").expect("a group").with_ttl(ever).with_lease(ever);
+    let mut one = group.consumer("one").await.expect("a consumer");
+    let delivery = work(&mut one).await;
+    assert_eq!(delivery.extend().await.expect("an answer"), Settled::Done);
+    assert_eq!(delivery.retry_after(ever, "later").await.expect("an answer"), Settled::Done);
+    let status = group.status().await.expect("an answer").expect("it is there");
+    assert_eq!((status.pending, status.due), (1, 0));
 }
 
 async fn what_cannot_be_is_refused_before_it_is_sent(stage: Stage) {
