@@ -72,6 +72,7 @@ on_every_backend! {
     what_was_trimmed_is_told_to_the_event
     a_scope_that_ended_is_told_as_one_that_began_anew
     a_slow_reader_loses_nothing_that_is_kept
+    events_of_any_length_are_read_from_the_beginning
     a_slow_reader_that_wished_to_skip_is_told_how_many
     a_slow_reader_that_wished_to_leave_leaves
     no_payload_and_no_panic_ends_a_subscription
@@ -298,6 +299,22 @@ async fn a_slow_reader_loses_nothing_that_is_kept(stage: Stage) {
     }
     for expected in 0..100 {
         assert_eq!(number(&mut slow).await, expected);
+    }
+}
+
+async fn events_of_any_length_are_read_from_the_beginning(stage: Stage) {
+    let long = "x".repeat(200 * 1024);
+    for number in 0..20 {
+        let data = (number, if number % 3 == 0 { "" } else { &long });
+        assert!(stage.peer.publish("s", "n", &data).await.is_ok());
+    }
+    let all = stage.events.subscribe("s").from(Position::Earliest);
+    let mut all = all.open::<(u32, String)>().await.expect("it opens");
+    for expected in 0..20 {
+        match tokio::time::timeout(LONG, all.next()).await.expect("in time") {
+            Some(Item::Event(event)) => assert_eq!(event.data.0, expected),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -13,6 +13,9 @@ pub(crate) const SHARDS: u16 = 64;
 /// How many events a page holds at most.
 pub(crate) const PAGE: usize = 256;
 
+/// After how many bytes a page ends, however few events it holds; it holds one at least.
+pub(crate) const PAGE_BYTES: usize = 256 * 1024;
+
 /// For how long a topic is counted on after its last announcement, in ms.
 pub(crate) const COUNTED_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -83,6 +86,13 @@ pub(crate) struct Page {
     /// The last id there ever was.
     pub(crate) last: Id,
     pub(crate) events: Vec<Stored>,
+}
+
+impl Page {
+    /// Whether there are more than these after a place that the page was read from.
+    pub(crate) fn is_cut(&self, from: Id) -> bool {
+        self.events.last().is_some_and(|end| end.id > from && end.id < self.last)
+    }
 }
 
 /// What whoever listens hears.

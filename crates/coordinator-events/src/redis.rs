@@ -3,7 +3,7 @@
 use crate::{
     backend::{
         Again, Announced, Attempt, Backend, Before, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed,
-        From, Heard, Letter, Page, Posted, SHARDS, Standing, Stored, Take, Taken,
+        From, Heard, Letter, PAGE_BYTES, Page, Posted, SHARDS, Standing, Stored, Take, Taken,
     },
     cursor::{Id, Nonce},
 };
@@ -270,7 +270,8 @@ impl Backend for Redis {
                 From::Last => "$".into(),
             };
             let keys = vec![self.stream(scope)];
-            let mut fields = self.fields(&READ, keys, vec![from, size(limit)]).await?;
+            let mut fields =
+                self.fields(&READ, keys, vec![from, size(limit), size(PAGE_BYTES)]).await?;
             if fields.int()? == 0 {
                 return Ok(None);
             }
