@@ -87,6 +87,8 @@ on_every_backend! {
     each_event_of_a_group_goes_to_one_consumer
     a_delivery_comes_again_until_it_is_settled
     a_group_that_came_too_late_is_told
+    a_group_that_begins_now_misses_nothing_from_then_on
+    work_that_waited_too_long_behind_other_work_is_not_done_twice
     a_handler_that_fails_or_panics_has_its_event_again
     what_cannot_be_decoded_is_a_dead_letter
 }
@@ -649,6 +651,40 @@ async fn a_group_that_came_too_late_is_told(stage: Stage) {
         other => panic!("{other:?}"),
     }
     assert_eq!(work(&mut one).await.data, 5);
+    // A group that is to begin there, too.
+    let group = stage.events.group("s", "h").expect("a group").beginning_after(cursors[1]);
+    match group.consumer("one").await.expect("a consumer").next::<u32>().await {
+        Work::Gap(gap) => {
+            assert_eq!((gap.lost, gap.reason), (Lost::Exactly(3), GapReason::Trimmed));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_group_that_begins_now_misses_nothing_from_then_on(stage: Stage) {
+    publish(&stage.peer, 0).await;
+    let group = stage.events.group("s", "g").expect("a group").beginning_now();
+    let mut one = group.consumer("one").await.expect("a consumer");
+    publish(&stage.peer, 1).await;
+    assert_eq!(work(&mut one).await.data, 1);
+}
+
+async fn work_that_waited_too_long_behind_other_work_is_not_done_twice(stage: Stage) {
+    for number in 0..3 {
+        publish(&stage.peer, number).await;
+    }
+    let group = stage.events.group("s", "g").expect("a group").with_lease(SECOND);
+    let mut one = group.consumer("one").await.expect("a consumer");
+    assert_eq!(work(&mut one).await.data, 0);
+    stage.elapse(SECOND).await;
+    let mut two = group.consumer("two").await.expect("a consumer");
+    for expected in 0..3 {
+        let delivery = work(&mut two).await;
+        assert_eq!((delivery.data, delivery.attempt()), (expected, 2));
+        assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+    }
+    publish(&stage.peer, 3).await;
+    assert_eq!(work(&mut one).await.data, 3);
 }
 
 async fn a_handler_that_fails_or_panics_has_its_event_again(stage: Stage) {
