@@ -72,12 +72,14 @@ on_every_backend! {
     what_was_trimmed_is_told_to_the_event
     a_scope_that_ended_is_told_as_one_that_began_anew
     a_slow_reader_loses_nothing_that_is_kept
+    events_of_any_length_are_read_from_the_beginning
     a_slow_reader_that_wished_to_skip_is_told_how_many
     a_slow_reader_that_wished_to_leave_leaves
     no_payload_and_no_panic_ends_a_subscription
     an_event_says_who_published_it_when_and_in_which_trace
     a_key_publishes_once
     a_publisher_may_be_fenced_to_an_epoch
+    what_is_to_last_for_ever_is_published_and_worked_on
     what_cannot_be_is_refused_before_it_is_sent
     many_readers_share_what_one_subscription_hears
     a_dropped_read_loses_nothing
@@ -85,6 +87,8 @@ on_every_backend! {
     each_event_of_a_group_goes_to_one_consumer
     a_delivery_comes_again_until_it_is_settled
     a_group_that_came_too_late_is_told
+    a_group_that_begins_now_misses_nothing_from_then_on
+    work_that_waited_too_long_behind_other_work_is_not_done_twice
     a_handler_that_fails_or_panics_has_its_event_again
     what_cannot_be_decoded_is_a_dead_letter
     what_there_is_at_once_is_taken_without_waiting_for_more
@@ -301,6 +305,22 @@ async fn a_slow_reader_loses_nothing_that_is_kept(stage: Stage) {
     }
 }
 
+async fn events_of_any_length_are_read_from_the_beginning(stage: Stage) {
+    let long = "x".repeat(200 * 1024);
+    for number in 0..20 {
+        let data = (number, if number % 3 == 0 { "" } else { &long });
+        assert!(stage.peer.publish("s", "n", &data).await.is_ok());
+    }
+    let all = stage.events.subscribe("s").from(Position::Earliest);
+    let mut all = all.open::<(u32, String)>().await.expect("it opens");
+    for expected in 0..20 {
+        match tokio::time::timeout(LONG, all.next()).await.expect("in time") {
+            Some(Item::Event(event)) => assert_eq!(event.data.0, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// A reader that has read nothing while so many events came, of which 16 are still here.
 async fn slow(stage: &Stage, policy: SlowReader) -> Subscription<u32> {
     let events = stage.events.clone().with_local_ring(16, 1 << 20);
@@ -417,6 +437,22 @@ async fn a_publisher_may_be_fenced_to_an_epoch(stage: Stage) {
     assert!(anew.epoch() > first.epoch());
     assert_eq!(fenced().await, Published::Fenced { epoch: anew.epoch() });
     assert_eq!(stage.events.position("s").await.expect("an answer"), anew);
+}
+
+async fn what_is_to_last_for_ever_is_published_and_worked_on(stage: Stage) {
+    let ever = Duration::MAX;
+    let events = stage.events.clone().with_retention(u64::MAX, ever).with_idempotency(ever);
+    for expected in [true, false] {
+        let published = events.publish("s", "n", &7).idempotent("k").await.expect("published");
+        assert_eq!(matches!(published, Published::New(_)), expected);
+    }
+    let group = events.group("s", "g").expect("a group").with_ttl(ever).with_lease(ever);
+    let mut one = group.consumer("one").await.expect("a consumer");
+    let delivery = work(&mut one).await;
+    assert_eq!(delivery.extend().await.expect("an answer"), Settled::Done);
+    assert_eq!(delivery.retry_after(ever, "later").await.expect("an answer"), Settled::Done);
+    let status = group.status().await.expect("an answer").expect("it is there");
+    assert_eq!((status.pending, status.due), (1, 0));
 }
 
 async fn what_cannot_be_is_refused_before_it_is_sent(stage: Stage) {
@@ -616,6 +652,40 @@ async fn a_group_that_came_too_late_is_told(stage: Stage) {
         other => panic!("{other:?}"),
     }
     assert_eq!(work(&mut one).await.data, 5);
+    // A group that is to begin there, too.
+    let group = stage.events.group("s", "h").expect("a group").beginning_after(cursors[1]);
+    match group.consumer("one").await.expect("a consumer").next::<u32>().await {
+        Work::Gap(gap) => {
+            assert_eq!((gap.lost, gap.reason), (Lost::Exactly(3), GapReason::Trimmed));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_group_that_begins_now_misses_nothing_from_then_on(stage: Stage) {
+    publish(&stage.peer, 0).await;
+    let group = stage.events.group("s", "g").expect("a group").beginning_now();
+    let mut one = group.consumer("one").await.expect("a consumer");
+    publish(&stage.peer, 1).await;
+    assert_eq!(work(&mut one).await.data, 1);
+}
+
+async fn work_that_waited_too_long_behind_other_work_is_not_done_twice(stage: Stage) {
+    for number in 0..3 {
+        publish(&stage.peer, number).await;
+    }
+    let group = stage.events.group("s", "g").expect("a group").with_lease(SECOND);
+    let mut one = group.consumer("one").await.expect("a consumer");
+    assert_eq!(work(&mut one).await.data, 0);
+    stage.elapse(SECOND).await;
+    let mut two = group.consumer("two").await.expect("a consumer");
+    for expected in 0..3 {
+        let delivery = work(&mut two).await;
+        assert_eq!((delivery.data, delivery.attempt()), (expected, 2));
+        assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+    }
+    publish(&stage.peer, 3).await;
+    assert_eq!(work(&mut one).await.data, 3);
 }
 
 async fn a_handler_that_fails_or_panics_has_its_event_again(stage: Stage) {

@@ -13,6 +13,9 @@ pub(crate) const SHARDS: u16 = 64;
 /// How many events a page holds at most.
 pub(crate) const PAGE: usize = 256;
 
+/// After how many bytes a page ends, however few events it holds; it holds one at least.
+pub(crate) const PAGE_BYTES: usize = 256 * 1024;
+
 /// For how long a topic is counted on after its last announcement, in ms.
 pub(crate) const COUNTED_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -23,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) epoch: u64,
     /// Whether to look if the server is still the one of the epoch.
     pub(crate) check: bool,
+    /// Look, too, if the server may be another by the time it is asked than it was then.
+    pub(crate) generation: Option<u64>,
     /// Whether to be refused in any other epoch.
     pub(crate) strict: bool,
     /// Nonce and envelope.
@@ -81,6 +86,13 @@ pub(crate) struct Page {
     /// The last id there ever was.
     pub(crate) last: Id,
     pub(crate) events: Vec<Stored>,
+}
+
+impl Page {
+    /// Whether there are more than these after a place that the page was read from.
+    pub(crate) fn is_cut(&self, from: Id) -> bool {
+        self.events.last().is_some_and(|end| end.id > from && end.id < self.last)
+    }
 }
 
 /// What whoever listens hears.

@@ -9,7 +9,7 @@ use crate::{
     hub::{Hub, jittered},
     telemetry,
 };
-use coordinator_core::{Error, Result, key::Name};
+use coordinator_core::{Error, Result, clock::Instant, key::Name};
 use futures::{
     FutureExt as _,
     future::{Either, select},
@@ -43,7 +43,8 @@ pub struct Consumer {
 #[derive(Debug)]
 enum Ready {
     Gap(Gap),
-    Delivery(RawEvent, Attempt),
+    /// It is this consumer's until then.
+    Delivery(RawEvent, Attempt, Instant),
 }
 
 /// What a consumer is given.
@@ -52,7 +53,8 @@ enum Ready {
 pub enum Work<T> {
     /// An event to work on.
     Delivery(Delivery<T>),
-    /// Events were gone before the group came to them.
+    /// Events were gone before the group came to them. It is told once, to whoever takes what
+    /// comes after them.
     Gap(Gap),
 }
 
@@ -199,7 +201,9 @@ impl Consumer {
                 telemetry::gap(&gap);
                 Some(Work::Gap(gap))
             }
-            Ready::Delivery(raw, attempt) => match raw.decode() {
+            // It waited too long behind others, and is due again by now.
+            Ready::Delivery(_, _, until) if until <= self.now() => None,
+            Ready::Delivery(raw, attempt, _) => match raw.decode() {
                 Ok(data) => {
                     let group = self.group.clone();
                     Some(Work::Delivery(Delivery { data, raw, attempt, group }))
@@ -210,6 +214,10 @@ impl Consumer {
                 }
             },
         }
+    }
+
+    fn now(&self) -> Instant {
+        self.hub.backend.clock().now()
     }
 
     async fn unreadable(&self, attempt: Attempt, error: &Error) {
@@ -225,15 +233,16 @@ impl Consumer {
     async fn take(&mut self) -> Result<bool> {
         // What is published from here on wakes it again.
         self.head.mark_unchanged();
+        let until = self.now() + self.group.options.lease;
         let taken = self.group.take(&self.name, self.group.options.batch, self.at).await?;
         let Taken { due_ms, again, from, to, new, .. } = taken;
         self.due = due_ms.map(Duration::from_millis);
-        let known = from.or(self.at);
+        let known = from.or(self.at).or(self.group.begins_after());
         self.at = Some(to);
         for again in again {
             let raw = RawEvent::new(Cursor::new(again.id, again.nonce), &again.envelope);
             let attempt = Attempt { id: again.id, number: again.deliveries };
-            self.ready.push_back(Ready::Delivery(raw, attempt));
+            self.ready.push_back(Ready::Delivery(raw, attempt, until));
         }
         let mut at = known.map(|id| Cursor { id, nonce: None });
         if let Some(from) = at
@@ -252,7 +261,8 @@ impl Consumer {
             }
             at = Some(here);
             let raw = RawEvent::new(here, &stored.envelope);
-            self.ready.push_back(Ready::Delivery(raw, Attempt { id: stored.id, number: 1 }));
+            let attempt = Attempt { id: stored.id, number: 1 };
+            self.ready.push_back(Ready::Delivery(raw, attempt, until));
         }
         Ok(!self.ready.is_empty())
     }
@@ -300,8 +310,9 @@ impl Consumer {
     }
 
     /// Renews the lease of what is worked on and of what waits behind it, three times a lease.
+    /// The work goes on meanwhile, however long the server takes.
     async fn renewing<O>(
-        &self,
+        &mut self,
         group: &Group,
         attempt: Attempt,
         work: impl Future<Output = O>,
@@ -313,17 +324,42 @@ impl Consumer {
                 Either::Left((outcome, _)) => return outcome,
                 Either::Right(((), rest)) => work = rest,
             }
-            let waiting = self.ready.iter().filter_map(|ready| match ready {
-                Ready::Delivery(_, attempt) => Some(*attempt),
-                Ready::Gap(_) => None,
-            });
-            let renewed = std::iter::once(attempt).chain(waiting).map(|one| group.extend(one));
-            for renewed in futures::future::join_all(renewed).await {
-                if let Err(error) = renewed {
-                    tracing::debug!(error = %error.chain(), "a delivery could not be renewed");
+            let until = self.now() + group.options.lease;
+            let renewed = {
+                let renewal = pin!(self.renew(group, attempt));
+                match select(work, renewal).await {
+                    Either::Left((outcome, _)) => return outcome,
+                    Either::Right((renewed, rest)) => {
+                        work = rest;
+                        renewed
+                    }
+                }
+            };
+            for ready in &mut self.ready {
+                if let Ready::Delivery(_, attempt, known) = ready
+                    && renewed.contains(attempt)
+                {
+                    *known = until;
                 }
             }
         }
+    }
+
+    /// What was renewed, of what is worked on and what waits.
+    async fn renew(&self, group: &Group, attempt: Attempt) -> Vec<Attempt> {
+        let waiting = self.ready.iter().filter_map(|ready| match ready {
+            Ready::Delivery(_, attempt, _) => Some(*attempt),
+            Ready::Gap(_) => None,
+        });
+        let all = std::iter::once(attempt).chain(waiting);
+        let renewed = all.map(async |one| match group.extend(one).await {
+            Ok(renewed) => renewed.then_some(one),
+            Err(error) => {
+                tracing::debug!(error = %error.chain(), "a delivery could not be renewed");
+                None
+            }
+        });
+        futures::future::join_all(renewed).await.into_iter().flatten().collect()
     }
 }
 
@@ -337,4 +373,53 @@ pub struct Delivered<T> {
     pub raw: RawEvent,
     /// Which delivery of it this is, from 1 on.
     pub attempt: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Events;
+    use coordinator_core::clock::ManualClock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::sync::mpsc;
+
+    #[tokio::test]
+    async fn what_waits_behind_long_work_is_renewed_with_it() {
+        let clock = ManualClock::new();
+        let events = Events::embedded_with_clock(Arc::new(clock.clone()));
+        for number in 0..2 {
+            assert!(events.publish("s", "n", &number).await.is_ok());
+        }
+        let lease = Duration::from_secs(3);
+        let group = events.group("s", "g").expect("a group").with_lease(lease);
+        let one = group.consumer("one").await.expect("a consumer");
+        let (seen, mut heard) = mpsc::unbounded_channel();
+        let goes_on = AtomicBool::new(false);
+        let handler = |given: Delivered<u32>| {
+            let _ = seen.send((given.data, given.attempt));
+            async {
+                while !goes_on.load(Ordering::Relaxed) {
+                    tokio::task::yield_now().await;
+                }
+                Ok::<(), Error>(())
+            }
+        };
+        let watched = async {
+            assert_eq!(heard.recv().await, Some((0, 1)));
+            for _ in 0..9 {
+                clock.advance(lease / 3);
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            goes_on.store(true, Ordering::Relaxed);
+            assert_eq!(heard.recv().await, Some((1, 1)));
+        };
+        let limit = Duration::from_secs(10);
+        tokio::select! {
+            () = one.run(handler) => panic!("it ended"),
+            () = watched => {}
+            () = tokio::time::sleep(limit) => panic!("it waits"),
+        }
+    }
 }

@@ -234,6 +234,7 @@ impl Events {
                 .fence
                 .map_or_else(|| known.map_or(0, |known| known.epoch), |at| at.epoch()),
             check: fresh.is_none(),
+            generation: Some(generation),
             strict: request.fence.is_some(),
             frame,
             keep: options.keep,
@@ -355,8 +356,11 @@ impl Events {
     }
 }
 
+/// A thousand years: no server counts to the end of [`Duration::MAX`].
+const LONGEST_MS: u64 = 1000 * 365 * 24 * 60 * 60 * 1000;
+
 pub(crate) fn in_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(LONGEST_MS)
 }
 
 impl Inner {

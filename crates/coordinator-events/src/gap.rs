@@ -87,9 +87,10 @@ fn between(from: Cursor, event: &Stored) -> Gap {
     let gap = |lost, reason| Gap { lost, reason, from, to };
     let same = event.id.epoch == at.epoch;
     match event.before {
-        Before::Dense if same => {
-            gap(Lost::Exactly(event.id.number.saturating_sub(at.number + 1)), GapReason::Trimmed)
-        }
+        Before::Dense if same => gap(
+            Lost::Exactly(event.id.number.saturating_sub(at.number.saturating_add(1))),
+            GapReason::Trimmed,
+        ),
         // The first of that epoch are gone, and with them how it began.
         Before::Dense => gap(Lost::AtLeast(event.id.number), GapReason::Trimmed),
         Before::Nothing => gap(Lost::AtLeast(0), GapReason::Reset),
@@ -97,7 +98,9 @@ fn between(from: Cursor, event: &Stored) -> Gap {
         Before::Last(before) if before.epoch == at.epoch && at != Id::START => {
             gap(Lost::Exactly(before.number - at.number), GapReason::Trimmed)
         }
-        Before::Last(before) => gap(Lost::AtLeast(before.number + 1), GapReason::Trimmed),
+        Before::Last(before) => {
+            gap(Lost::AtLeast(before.number.saturating_add(1)), GapReason::Trimmed)
+        }
     }
 }
 
@@ -164,7 +167,7 @@ pub(crate) fn join(at: &mut Cursor, page: Option<Page>) -> Joined {
             )
         } else {
             told(
-                Lost::AtLeast(last.number + 1),
+                Lost::AtLeast(last.number.saturating_add(1)),
                 GapReason::Trimmed,
                 Cursor { id: last, nonce: None },
             )
@@ -278,6 +281,19 @@ mod tests {
         assert_eq!(join(&mut from, None).gap.map(|gap| gap.reason), Some(GapReason::Reset));
         assert_eq!(from, Cursor::START);
         assert_eq!(join(&mut from, None).gap, None, "it is told once");
+    }
+
+    #[test]
+    fn numbers_that_nobody_counted_to_are_told_all_the_same() {
+        // Of somebody else's making.
+        let most = id(9, u64::MAX);
+        let told = Some((Lost::AtLeast(u64::MAX), GapReason::Trimmed));
+        assert_eq!(joined(at(1, 4), most, &[]), (told, 0));
+        assert_eq!(joined(at(1, 4), most, &[first(10, Some(most))]).0, told);
+        assert_eq!(
+            hole(Cursor { id: most, nonce: None }, &event(9, 5)).map(|gap| gap.lost),
+            Some(Lost::Exactly(0))
+        );
     }
 
     #[test]

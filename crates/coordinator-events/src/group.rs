@@ -58,7 +58,8 @@ impl Group {
         self
     }
 
-    /// A group that is not there yet begins with what is published after its first consumer came.
+    /// A group that is not there yet begins with what is published after its first
+    /// [`consumer`](Self::consumer) came.
     pub fn beginning_now(mut self) -> Self {
         self.options.begin = None;
         self
@@ -97,6 +98,11 @@ impl Group {
         self
     }
 
+    /// The place after which a group that is not there yet begins, if it is one that was told.
+    pub(crate) fn begins_after(&self) -> Option<Id> {
+        self.options.begin.filter(|begin| *begin != Id::START)
+    }
+
     fn ttl_ms(&self) -> u64 {
         in_ms(self.options.ttl)
     }
@@ -116,6 +122,10 @@ impl Group {
         let name = Name::new(name)?;
         // It is woken by what is published.
         let hub: Arc<Hub> = self.events.hub(&self.crew.scope).await?;
+        if self.options.begin.is_none() {
+            // From now on: not from when it asks for work.
+            self.take(&name, 0, None).await?;
+        }
         Ok(Consumer::new(self.clone(), name, hub))
     }
 

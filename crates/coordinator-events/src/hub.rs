@@ -138,7 +138,7 @@ impl Hub {
     }
 
     /// Reads what is missing, if anything is.
-    async fn repair(&self) -> Result<()> {
+    pub(crate) async fn repair(&self) -> Result<()> {
         telemetry::repairs();
         loop {
             let at = self.ring().at;
@@ -149,7 +149,7 @@ impl Hub {
                 self.told();
                 continue;
             }
-            let more = page.as_ref().is_some_and(|page| page.events.len() >= PAGE);
+            let more = page.as_ref().is_some_and(|page| page.is_cut(at.id));
             if self.ring().extend(page) {
                 self.told();
             }

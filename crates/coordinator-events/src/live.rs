@@ -85,6 +85,7 @@ impl Live {
             last: base,
             unsure: false,
             counted: None,
+            given_up: (0, 0),
             waiting: None,
             data: PhantomData,
         })
@@ -114,6 +115,8 @@ pub struct LiveSubscription<T> {
     unsure: bool,
     /// So many were announced a while ago.
     counted: Option<u64>,
+    /// The numbers that were told as lost because they had not come: the first and the last.
+    given_up: (u64, u64),
     /// Told after the loss before it.
     waiting: Option<Bytes>,
     data: PhantomData<fn() -> T>,
@@ -140,9 +143,10 @@ impl<T: DeserializeOwned> LiveSubscription<T> {
             {
                 self.unsure = false;
                 if count < self.last {
-                    // The count began anew.
+                    // The count began anew, or went back with its server: nobody knows how many
+                    // there were.
                     self.last = count;
-                    return LiveItem::Lost(Lost::AtLeast(count));
+                    return LiveItem::Lost(Lost::AtLeast(0));
                 }
                 self.counted = Some(count);
                 self.alarm = self.live.backend().clock().sleep(ON_ITS_WAY);
@@ -155,6 +159,7 @@ impl<T: DeserializeOwned> LiveSubscription<T> {
                     match self.counted.take() {
                         Some(count) if count > last => {
                             self.last = count;
+                            self.given_up = (last + 1, count);
                             return LiveItem::Lost(Lost::Exactly(count - last));
                         }
                         Some(_) => Heard::Noise,
@@ -163,6 +168,8 @@ impl<T: DeserializeOwned> LiveSubscription<T> {
                 }
             };
             match heard {
+                // It was told as lost, and counts as that.
+                Heard::It((number, _)) if self.is_late(number) => {}
                 Heard::It((number, envelope)) => {
                     if let Some(lost) = self.heard(number) {
                         self.waiting = Some(envelope);
@@ -176,12 +183,21 @@ impl<T: DeserializeOwned> LiveSubscription<T> {
         }
     }
 
+    fn is_late(&mut self, number: u64) -> bool {
+        let late = (self.given_up.0..=self.given_up.1).contains(&number);
+        if !late {
+            self.given_up = (0, 0);
+        }
+        late && number > 0
+    }
+
     /// What lies between the last announcement and this one.
     fn heard(&mut self, number: u64) -> Option<Lost> {
-        // Not later: announced while it began to listen, or told as lost and come all the same, or
-        // the count began anew, which the next look finds.
+        // Not later: announced while it began to listen, or the count began anew, which the next
+        // look finds.
         let last = std::mem::replace(&mut self.last, number);
-        (number > last + 1).then(|| Lost::Exactly(number - last - 1))
+        let next = last.saturating_add(1);
+        (number > next).then(|| Lost::Exactly(number - next))
     }
 }
 
@@ -193,5 +209,107 @@ fn told<T: DeserializeOwned>(envelope: &Bytes) -> LiveItem<T> {
             telemetry::unreadable();
             LiveItem::Unreadable(Unreadable { why: error.chain(), raw })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator_core::clock::ManualClock;
+    use tokio::sync::mpsc;
+
+    struct Told(mpsc::UnboundedReceiver<Heard<Announced>>);
+
+    impl Feed<Announced> for Told {
+        fn next(&mut self) -> BoxFuture<'_, Heard<Announced>> {
+            Box::pin(async {
+                match self.0.recv().await {
+                    Some(heard) => heard,
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    type Tell = mpsc::UnboundedSender<Heard<Announced>>;
+
+    /// A topic of which so many were announced, and a subscription that hears what it is told.
+    async fn scene(announced: u32) -> (ManualClock, Tell, LiveSubscription<u32>) {
+        let clock = ManualClock::new();
+        let live = Events::embedded_with_clock(Arc::new(clock.clone())).live("t").expect("a topic");
+        let mut subscription = live.subscribe().await.expect("it listens");
+        let (tell, told) = mpsc::unbounded_channel();
+        subscription.feed = Box::new(Told(told));
+        for number in 1..=announced {
+            live.publish("n", &number).await.expect("announced");
+        }
+        (clock, tell, subscription)
+    }
+
+    fn it(number: u64) -> Heard<Announced> {
+        let head = Head {
+            kind: "n".into(),
+            source: "s".into(),
+            time_ms: 0,
+            schema: 0,
+            traceparent: None,
+            content_type: None,
+        };
+        let framed = frame([0; 8], &head, number.to_string().as_bytes()).expect("a frame");
+        Heard::It((number, framed.slice(8..)))
+    }
+
+    async fn lost(subscription: &mut LiveSubscription<u32>) -> Lost {
+        match subscription.next().await {
+            LiveItem::Lost(lost) => lost,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn number(subscription: &mut LiveSubscription<u32>) -> u32 {
+        match subscription.next().await {
+            LiveItem::Event(event) => event.data,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_told_as_lost_does_not_come_as_well() {
+        let (clock, tell, mut subscription) = scene(5).await;
+        let _ = tell.send(it(1));
+        assert_eq!(number(&mut subscription).await, 1);
+        let _ = tell.send(Heard::Lost);
+        let told = {
+            let mut told = std::pin::pin!(lost(&mut subscription));
+            // It asks how many there were, and waits for them a while.
+            assert!(futures::poll!(&mut told).is_pending());
+            clock.advance(ON_ITS_WAY);
+            told.await
+        };
+        assert_eq!(told, Lost::Exactly(4));
+        for late in [2, 4, 7] {
+            let _ = tell.send(it(late));
+        }
+        assert_eq!(lost(&mut subscription).await, Lost::Exactly(1));
+        assert_eq!(number(&mut subscription).await, 7);
+        // A count that began anew is another.
+        let _ = tell.send(it(2));
+        assert_eq!(number(&mut subscription).await, 2);
+    }
+
+    #[tokio::test]
+    async fn of_a_count_that_went_back_nobody_knows_how_many_were_lost() {
+        let (_clock, tell, mut subscription) = scene(5).await;
+        let _ = tell.send(it(7));
+        assert_eq!(lost(&mut subscription).await, Lost::Exactly(6));
+        assert_eq!(number(&mut subscription).await, 7);
+        let _ = tell.send(Heard::Lost);
+        assert_eq!(lost(&mut subscription).await, Lost::AtLeast(0));
+        // Nor does a number that nobody counted to end anything.
+        let _ = tell.send(it(u64::MAX));
+        assert_eq!(lost(&mut subscription).await, Lost::Exactly(u64::MAX - 6));
+        assert!(matches!(subscription.next().await, LiveItem::Unreadable(_)));
+        let _ = tell.send(it(1));
+        assert_eq!(number(&mut subscription).await, 1);
     }
 }

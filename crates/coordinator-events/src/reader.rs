@@ -2,7 +2,7 @@
 
 use crate::{
     backend::{From, PAGE, Page},
-    cursor::Cursor,
+    cursor::{Cursor, Id},
     envelope::RawEvent,
     gap::{Gap, GapReason, behind, follows, hole, join},
     hub::{Hub, jittered},
@@ -13,8 +13,9 @@ use coordinator_core::{BoxFuture, Result};
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// How much is taken out of the ring at once.
-const BATCH: usize = 64;
+/// How many events are taken out of the ring at once, and after how many bytes it is enough: what a
+/// reader has taken stays in memory until it is read.
+const BATCH: (usize, usize) = (64, 64 * 1024);
 /// How soon a page that could not be read is asked for again: first, and at the most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -151,13 +152,17 @@ impl Reader {
             };
             self.mode = Mode::Live(number);
         }
-        let mut any = false;
-        for slot in ring.from(number).take(BATCH) {
+        let (mut any, mut bytes) = (false, 0);
+        for slot in ring.from(number).take(BATCH.0) {
+            if bytes >= BATCH.1 {
+                break;
+            }
             any = true;
             number += 1;
             match slot {
                 Slot::Event(stored, raw) if follows(self.at.id, stored) => {
                     self.at = raw.cursor();
+                    bytes += stored.envelope.len();
                     self.ready.push_back(Read::Event(raw.clone()));
                 }
                 // Read from the server before it came here. Whether all of them are the same shows
@@ -190,7 +195,8 @@ impl Reader {
     }
 
     fn page(&mut self, page: Option<Page>, earliest: bool, resume: u64) {
-        let full = page.as_ref().is_some_and(|page| page.events.len() >= PAGE);
+        let from = if earliest { Id::START } else { self.at.id };
+        let full = page.as_ref().is_some_and(|page| page.is_cut(from));
         if earliest && let Some(page) = &page {
             // What is no longer there was not asked for.
             self.at = match page.events.first() {
@@ -219,4 +225,37 @@ async fn ask(hub: Arc<Hub>, at: Cursor, earliest: bool) -> Asked {
     let from = if earliest { From::First } else { From::At(at.id) };
     let page = hub.backend.read(&hub.scope, from, PAGE).await;
     Asked { resume, earliest, page }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::{Backend as _, Entry},
+        embedded::Embedded,
+        hub::Room,
+        tests::{entry, name},
+    };
+
+    #[tokio::test]
+    async fn a_reader_takes_no_more_than_it_is_about_to_read() {
+        let embedded = Arc::new(Embedded::new(Arc::new(coordinator_core::clock::SystemClock)));
+        for number in 0..32 {
+            let frame = vec![number; 20 * 1024].into();
+            let posted = embedded.publish(&name("s"), &Entry { frame, ..entry(0) }).await;
+            posted.expect("an answer");
+        }
+        let room = Room { events: 100, bytes: 1 << 30 };
+        let hub = Arc::new(Hub::new(embedded, name("s"), room));
+        hub.repair().await.expect("a look");
+        let now = (Cursor::START, 0);
+        let mut reader = Reader::new(hub, Position::Now, now, SlowReader::Spill);
+        for expected in 0..32 {
+            match reader.next().await {
+                Some(Read::Event(raw)) => assert_eq!(raw.cursor().number(), expected),
+                other => panic!("{other:?}"),
+            }
+            assert!(reader.ready.len() < 4, "{}", reader.ready.len());
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::{
     backend::{
         Again, Announced, Attempt, Backend, Before, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed,
-        From, Heard, Letter, Page, Posted, SHARDS, Standing, Stored, Take, Taken,
+        From, Heard, Letter, PAGE_BYTES, Page, Posted, SHARDS, Standing, Stored, Take, Taken,
     },
     cursor::{Id, Nonce},
 };
@@ -217,9 +217,13 @@ impl Backend for Redis {
                 keys.push(shard.key("once", &format!("{}:{}", scope.encoded(), key.encoded())));
                 once_ms = *ms;
             }
+            // Whoever waits for a link through a failover sends to another server than it knew.
+            self.connection.ready(PUBLISH.name()).await?;
+            let other = |known| known != self.connection.generation();
+            let check = entry.check || entry.generation.is_some_and(other);
             let args = vec![
                 number(entry.epoch),
-                Arg::from(i64::from(entry.check)),
+                Arg::from(i64::from(check)),
                 Arg::from(i64::from(entry.strict)),
                 entry.frame.clone().into(),
                 number(entry.keep),
@@ -266,7 +270,8 @@ impl Backend for Redis {
                 From::Last => "$".into(),
             };
             let keys = vec![self.stream(scope)];
-            let mut fields = self.fields(&READ, keys, vec![from, size(limit)]).await?;
+            let mut fields =
+                self.fields(&READ, keys, vec![from, size(limit), size(PAGE_BYTES)]).await?;
             if fields.int()? == 0 {
                 return Ok(None);
             }

@@ -26,6 +26,7 @@ pub(crate) fn entry(number: u8) -> Entry {
     Entry {
         epoch: 0,
         check: false,
+        generation: None,
         strict: false,
         frame,
         keep: 1000,

@@ -302,6 +302,30 @@ async fn ten_thousand_readers_are_one_subscription_and_resume_with_few_commands(
 }
 
 #[tokio::test]
+async fn work_goes_on_while_its_renewal_has_no_answer() {
+    let server = crate::topology::builder().start().await.expect("a server");
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let connection = Connection::connect(config(&proxy.url()).with_command_timeout(SOON * 2));
+    let events = Events::redis(&connection.await.expect("a connection"));
+    publish(&events, "s", 0).await;
+    let group = events.group("s", "g").expect("a group").with_lease(SECOND);
+    let one = group.consumer("one").await.expect("a consumer");
+    let mut scripts = coordinator_events::SCRIPTS.iter();
+    let defer = scripts.find(|script| script.name() == "events.defer").expect("a script").hash();
+    let held = proxy.rule(Rule::script(defer).on_request().hold());
+    let (done, mut all_done) = tokio::sync::mpsc::unbounded_channel();
+    let handler = |_: coordinator_events::Delivered<u32>| async {
+        eventually(SOON, "it is renewed", async || held.hits() > 0).await;
+        done.send(()).expect("somebody waits");
+        Ok::<(), String>(())
+    };
+    tokio::select! {
+        () = one.run(handler) => panic!("it ended"),
+        heard = tokio::time::timeout(SOON, all_done.recv()) => assert_eq!(heard, Ok(Some(()))),
+    }
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_found_by_the_key() {
     let Scene { proxy, events, truth, server: _server } = scene().await;
     publish(&events, "s", 0).await;

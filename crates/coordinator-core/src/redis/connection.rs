@@ -24,7 +24,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -54,8 +54,6 @@ pub(super) struct Inner {
     pub(super) recent: Recent,
     pub(super) breaker: Breaker,
     closed: AtomicBool,
-    /// How often the link for commands was made.
-    pub(super) made: AtomicU64,
     rejoining: Arc<AtomicBool>,
 }
 
@@ -133,7 +131,6 @@ impl Connection {
             tally: Tally::new(&tally::CONNECTIONS, monitor::place(state)),
             recent: Recent::new(SystemClock.now()),
             closed: AtomicBool::new(false),
-            made: AtomicU64::new(1),
             rejoining: Arc::default(),
         });
         tasks::spawn(monitor::watch(Arc::downgrade(&inner)));
@@ -152,9 +149,10 @@ impl Connection {
     }
 
     /// Changes whenever the link for commands was made anew, to one node or another: from then on
-    /// the server may be another one, with another past.
+    /// the server may be another one, with another past. After [`ready`](Self::ready) it is that of
+    /// the link that is there.
     pub fn generation(&self) -> u64 {
-        self.inner.made.load(Ordering::Acquire)
+        self.inner.link().generation()
     }
 
     /// The keys of this application.

@@ -6,21 +6,31 @@ use super::{
     tasks,
 };
 use crate::{Error, ErrorKind, Result, config::Config};
-use fred::{clients::Client, interfaces::ClientLike, types::ConnectHandle};
+use fred::{
+    clients::Client,
+    interfaces::{ClientLike, EventInterface},
+    types::{ConnectHandle, config::Server},
+};
 use rand::RngExt as _;
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{
+    broadcast::{self, error::TryRecvError},
+    watch,
+};
 
 /// How often a caller looks whether the link is back.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
 /// The longest delay between two attempts to begin the client's task, without its jitter.
 const LONGEST_DELAY: Duration = Duration::from_millis(450);
+
+/// How many links this process ever had.
+static LINKS: AtomicU64 = AtomicU64::new(1);
 
 /// A connection of one role. Dropping it closes the connection.
 #[derive(Debug)]
@@ -30,6 +40,15 @@ pub(super) struct Link {
     alive: Arc<AtomicBool>,
     /// Dropped with the link, which ends the keeper.
     closing: watch::Sender<bool>,
+    made: Mutex<Made>,
+}
+
+/// How often a link was made: known from when it is up again, before anything is sent over it.
+#[derive(Debug)]
+struct Made {
+    /// Each link of this process has a range of its own.
+    count: u64,
+    told: broadcast::Receiver<Server>,
 }
 
 impl Link {
@@ -72,8 +91,27 @@ impl Link {
     fn keep(client: Client, handle: Option<ConnectHandle>) -> Self {
         let alive = Arc::new(AtomicBool::new(handle.is_some()));
         let (closing, closed) = watch::channel(false);
+        let count = LINKS.fetch_add(1, Ordering::Relaxed) << 32;
+        let made = Mutex::new(Made { count, told: client.reconnect_rx() });
         tasks::spawn(keeper(client.clone(), handle, alive.clone(), closed));
-        Self { client, alive, closing }
+        Self { client, alive, closing, made }
+    }
+
+    /// Another number each time the link was made anew. The client tells of it before it says that
+    /// the link is up.
+    pub(super) fn generation(&self) -> u64 {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match made.told.try_recv() {
+                Ok(_) | Err(TryRecvError::Lagged(_)) => made.count += 1,
+                Err(TryRecvError::Empty) => return made.count,
+                Err(TryRecvError::Closed) => {
+                    made.count += 1;
+                    made.told = self.client.reconnect_rx();
+                    return made.count;
+                }
+            }
+        }
     }
 
     pub(super) fn client(&self) -> &Client {

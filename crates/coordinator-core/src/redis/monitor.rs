@@ -11,7 +11,6 @@ use fred::{
     interfaces::{ClientLike as _, EventInterface as _},
     types::{Value, config::Server},
 };
-use std::sync::atomic::Ordering;
 use std::{
     sync::{Arc, Weak},
     time::Duration,
@@ -94,7 +93,6 @@ pub(super) async fn watch(connection: Weak<Inner>) {
         };
         let Some(inner) = connection.upgrade().filter(|inner| !inner.is_closed()) else { return };
         if anew {
-            inner.made.fetch_add(1, Ordering::AcqRel);
             if was_up {
                 tally::reconnected();
             }
@@ -104,7 +102,6 @@ pub(super) async fn watch(connection: Weak<Inner>) {
         watch.look(&inner, hastened).await;
         let link = inner.link();
         if !Arc::ptr_eq(&link, &events.link) {
-            inner.made.fetch_add(1, Ordering::AcqRel);
             tally::reconnected();
             events = Events::of(link);
         }

@@ -146,3 +146,24 @@ async fn work_that_broke_at_rest_stands_in_nobodys_way() {
     }
     assert_eq!(stage.backend.letters(&crew, 0, 9).await.expect("an answer").len(), 3);
 }
+
+#[tokio::test]
+async fn a_page_of_long_events_ends_early() {
+    let stage = Stage::redis().await;
+    let scope = name("a");
+    let (redis, _server) = stage.redis.as_ref().expect("redis");
+    for _ in 0..40 {
+        let frame = vec![7; 100 * 1024].into();
+        redis.publish(&scope, &Entry { frame, ..entry(0) }).await.expect("published");
+    }
+    let (mut from, mut seen) = (From::First, 0);
+    while seen < 40 {
+        let page = redis.read(&scope, from, 256).await.expect("an answer").expect("a page");
+        assert!((1..=10).contains(&page.events.len()), "{}", page.events.len());
+        let end = page.events.last().expect("an event").id;
+        seen += page.events.len();
+        assert_eq!(page.is_cut(crate::cursor::Id::START), seen < 40);
+        from = From::At(end.next());
+    }
+    assert_eq!(seen, 40);
+}

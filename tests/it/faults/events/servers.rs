@@ -114,6 +114,51 @@ async fn a_stale_replica_that_is_promoted_is_told_and_stale_publishers_are_fence
     assert_eq!(number(&mut earlier).await, 4);
 }
 
+/// As a stale replica is promoted: one server is there in place of another, with less.
+#[tokio::test]
+async fn whoever_waited_for_a_server_looks_whose_reign_it_is_when_it_comes() {
+    let (old, new) = (builder().start().await, builder().start().await);
+    let (old, new) = (old.expect("a server"), new.expect("a server"));
+    let proxy = coordinator_harness::Proxy::start(old.addr()).await.expect("a proxy");
+    let connection = connect(&proxy.url()).await;
+    let events = Events::redis(&connection);
+    let follow = ["REPLICAOF", "127.0.0.1", &old.port().to_string()];
+    for round in 0..5 {
+        let scope = format!("s{round}");
+        let first = publish(&events, &scope, 0).await;
+        new.command(&follow).await.expect("an answer").ok().expect("it follows");
+        eventually(SOON, "it has the scope", async || {
+            let keys = new.command(&["KEYS", &format!("*:ev:{scope}")]).await.expect("an answer");
+            keys.as_array().is_some_and(|keys| !keys.is_empty())
+        })
+        .await;
+        new.command(&["REPLICAOF", "NO", "ONE"]).await.expect("an answer").ok().expect("it leads");
+        publish(&events, &scope, 1).await;
+        proxy.refuse(true);
+        eventually(SOON, "the link is lost", async || {
+            connection.state() == coordinator_core::health::State::Disconnected
+        })
+        .await;
+        let back = async {
+            proxy.set_upstream(new.addr());
+            proxy.refuse(false);
+        };
+        let soon = async {
+            loop {
+                match events.publish(&scope, "n", &2).await {
+                    Ok(published) => return published.cursor().expect("not fenced"),
+                    Err(error) => assert!(error.is_retryable(), "{}", error.chain()),
+                }
+            }
+        };
+        let (waited, ()) = tokio::join!(soon, back);
+        assert!(waited.epoch() > first.epoch(), "{waited} is in the past of another server");
+        proxy.set_upstream(old.addr());
+        proxy.cut_all();
+        publish_soon(&events, &scope, 3).await;
+    }
+}
+
 #[tokio::test]
 async fn where_nobody_may_ask_whose_reign_it_is_other_events_with_the_same_ids_are_told() {
     // As after a failover without the fence: the same epoch goes on with other events.

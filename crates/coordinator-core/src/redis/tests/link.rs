@@ -31,6 +31,31 @@ async fn an_outage_is_watched_from_beginning_to_end() {
 }
 
 #[tokio::test]
+async fn a_link_that_was_made_anew_is_of_another_generation_at_once() {
+    let server = RedisServer::start().await.expect("a server");
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let connection = connect(&proxy.url()).await;
+    let mut generation = connection.generation();
+    for _ in 0..10 {
+        connection.ping().await.expect("an answer");
+        assert_eq!(connection.generation(), generation);
+        proxy.refuse(true);
+        eventually(Duration::from_secs(10), "the link is lost", async || {
+            connection.state() == State::Disconnected
+        })
+        .await;
+        proxy.refuse(false);
+        eventually(Duration::from_secs(10), "there is a link", async || {
+            connection.ready("test").await.is_ok()
+        })
+        .await;
+        let anew = connection.generation();
+        assert!(anew != generation);
+        generation = anew;
+    }
+}
+
+#[tokio::test]
 async fn a_silent_server_is_degraded() {
     let (server, connection) = start().await;
     server.pause().expect("a pause");
