@@ -78,12 +78,14 @@ impl Flood {
     /// Waits until at most so many are not answered. Each answer is an array of a number and an
     /// id, and has one star.
     async fn settle(&mut self, most: usize) -> Result<()> {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         while self.open > most {
             let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut buffer));
             let read = read.await.context("publishes are refused")??;
             ensure!(read > 0, "the server is gone");
-            self.open -= buffer[..read].iter().filter(|byte| **byte == b'*').count();
+            for byte in &buffer[..read] {
+                self.open -= usize::from(*byte == b'*');
+            }
         }
         Ok(())
     }

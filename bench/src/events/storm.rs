@@ -28,7 +28,7 @@ const ANEW: &str = "to a process just started";
 /// What clients send; what runs inside a script is no round trip, and probes are not counted.
 const SENT: [&str; 7] =
     ["evalsha", "eval", "script|load", "ssubscribe", "sunsubscribe", "subscribe", "unsubscribe"];
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) async fn run(plan: &Plan, server: &RedisServer, report: &mut Report) -> Result<()> {
     eprintln!("{TITLE}");

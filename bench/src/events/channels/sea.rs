@@ -3,7 +3,10 @@
 use super::{Channel, Listener};
 use anyhow::Result;
 use futures::future::BoxFuture;
-use sea_streamer_redis::{RedisConsumer, RedisConsumerOptions, RedisProducer, RedisStreamer};
+use sea_streamer_redis::{
+    RedisConnectOptions, RedisConsumer, RedisConsumerOptions, RedisProducer, RedisProducerOptions,
+    RedisStreamer,
+};
 use sea_streamer_types::{
     Buffer as _, Consumer as _, ConsumerMode, ConsumerOptions as _, Message as _, Producer as _,
     StreamKey, Streamer as _,
@@ -45,7 +48,7 @@ impl Listener for Heard {
 }
 
 pub(super) async fn open(url: &str, name: &str) -> Result<Box<dyn Channel>> {
-    let streamer = RedisStreamer::connect(url.parse()?, Default::default()).await?;
-    let producer = streamer.create_generic_producer(Default::default()).await?;
+    let streamer = RedisStreamer::connect(url.parse()?, RedisConnectOptions::default()).await?;
+    let producer = streamer.create_generic_producer(RedisProducerOptions::default()).await?;
     Ok(Box::new(Sea { streamer, producer, key: StreamKey::new(name)? }))
 }
