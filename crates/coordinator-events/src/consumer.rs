@@ -153,6 +153,8 @@ impl Consumer {
         let mut pause = AGAIN.0;
         loop {
             match self.ready.pop_front() {
+                // It waited too long behind others, and is due again by now.
+                Some(Ready::Delivery(_, _, until)) if until <= self.now() => {}
                 Some(ready) => {
                     if let Some(work) = self.given(ready).await {
                         return work;
@@ -201,8 +203,6 @@ impl Consumer {
                 telemetry::gap(&gap);
                 Some(Work::Gap(gap))
             }
-            // It waited too long behind others, and is due again by now.
-            Ready::Delivery(_, _, until) if until <= self.now() => None,
             Ready::Delivery(raw, attempt, _) => match raw.decode() {
                 Ok(data) => {
                     let group = self.group.clone();
