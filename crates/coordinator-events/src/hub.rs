@@ -190,8 +190,15 @@ pub(crate) async fn end(backend: &dyn Backend, scope: &Name) -> Result<Cursor> {
     }))
 }
 
+/// Gives a scope up, unless a reader took it meanwhile: that one waits for what the pump hears.
+fn wanted(hub: Arc<Hub>) -> Option<Arc<Hub>> {
+    let taken = Arc::downgrade(&hub);
+    drop(hub);
+    taken.upgrade()
+}
+
 /// Runs until nobody reads the scope any more.
-async fn pump(hub: Arc<Hub>, mut feed: Box<dyn Feed<Stored>>) {
+async fn pump(mut hub: Arc<Hub>, mut feed: Box<dyn Feed<Stored>>) {
     let clock = hub.backend.clock().clone();
     let mut unread_since = None;
     let mut alarm = clock.sleep(LOOK);
@@ -216,7 +223,9 @@ async fn pump(hub: Arc<Hub>, mut feed: Box<dyn Feed<Stored>>) {
             // Readers often come again at once, with the place that they had come to.
             let now = clock.now();
             if now.saturating_since(*unread_since.get_or_insert(now)) >= LINGER {
-                return;
+                let Some(wanted) = wanted(hub) else { return };
+                hub = wanted;
+                unread_since = None;
             }
         }
         let fits = match heard {
@@ -407,6 +416,18 @@ mod tests {
         scene.publish(24..25).await;
         scene.hub.repair().await.expect("a look");
         assert_eq!(event(&mut reader).await.nonce, Some([24; 8]));
+    }
+
+    #[test]
+    fn a_scope_that_a_reader_just_took_is_not_given_up() {
+        let Scene { hub, .. } = Scene::new();
+        // Looked up after the last look at whether anybody reads it.
+        let reader = Arc::downgrade(&hub).upgrade();
+        let hub = wanted(hub).expect("it is read");
+        drop(reader);
+        let found = Arc::downgrade(&hub);
+        assert!(wanted(hub).is_none());
+        assert!(found.upgrade().is_none(), "whoever comes now begins anew");
     }
 
     struct Told(mpsc::Receiver<Heard<Stored>>);
