@@ -114,6 +114,9 @@ impl Publish {
     /// Publishes only if the scope is still in the epoch of this place: a publisher whose past may
     /// have been lost with a server is told [`Published::Fenced`] instead of going on.
     ///
+    /// A fenced publish begins no epoch. After a failover somebody has to: whoever was fenced reads
+    /// what there is, publishes once without a fence, and is fenced to that place from then on.
+    ///
     /// Over Redis that needs the right to ask `INFO`; without it each link that is made anew begins
     /// a new epoch.
     pub fn fenced(mut self, at: Cursor) -> Self {
