@@ -10,12 +10,14 @@ use coordinator_events::{
     Cursor, Events, Gap, GapReason, Item, LiveItem, Lost, Position, Published, RawItem, Settled,
     SlowReader, Subscription, Work,
 };
+use coordinator_harness::eventually;
 use futures::future::join_all;
 use std::{sync::Arc, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
 /// Longer than anything takes, where something that never comes would be waited for.
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = MINUTE;
 
 /// Events on one backend, and a second client of the same ones.
 struct Stage {
@@ -78,6 +80,7 @@ on_every_backend! {
     no_payload_and_no_panic_ends_a_subscription
     an_event_says_who_published_it_when_and_in_which_trace
     a_key_publishes_once
+    events_that_are_too_old_go_and_are_counted
     a_publisher_may_be_fenced_to_an_epoch
     what_is_to_last_for_ever_is_published_and_worked_on
     what_cannot_be_is_refused_before_it_is_sent
@@ -255,6 +258,34 @@ async fn what_was_trimmed_is_told_to_the_event(stage: Stage) {
     assert_eq!(gap(&mut subscription).await.lost, Lost::Exactly(9));
     publish(&stage.peer, 20).await;
     assert_eq!(number(&mut subscription).await, 20);
+}
+
+async fn events_that_are_too_old_go_and_are_counted(stage: Stage) {
+    let events = stage.events.clone().with_max_age(MINUTE);
+    let publish = async |number: u32| {
+        events.publish("s", "n", &number).await.expect("an answer").cursor().expect("published")
+    };
+    // More than a page of them.
+    let mut first = None;
+    for number in 0..300 {
+        first = Some(first.unwrap_or(publish(number).await));
+    }
+    stage.elapse(MINUTE / 2).await;
+    publish(300).await;
+    stage.elapse(MINUTE / 2).await;
+    publish(301).await;
+    let after = Position::After(first.expect("some"));
+    eventually(SECOND * 20, "the old ones go", async || {
+        let mut reader = open(&stage.peer, after).await;
+        match reader.next().await.expect("it never ends") {
+            Item::Gap(gap) => gap.reason == GapReason::Trimmed && gap.lost == Lost::Exactly(299),
+            _ => false,
+        }
+    })
+    .await;
+    // What is younger stays.
+    let mut reader = open(&stage.peer, Position::Earliest).await;
+    assert_eq!([number(&mut reader).await, number(&mut reader).await], [300, 301]);
 }
 
 async fn a_scope_that_ended_is_told_as_one_that_began_anew(stage: Stage) {

@@ -1,20 +1,21 @@
 //! The owner: scopes, and what all of them have in common.
 
 use crate::{
-    backend::{Backend, Entry, From, Posted},
-    cursor::{Cursor, Nonce},
+    backend::{Backend, From},
+    cursor::Cursor,
     embedded::Embedded,
-    envelope::{self, Head, RawEvent},
+    envelope::RawEvent,
+    epochs::Epochs,
     group::Group,
     hub::{Hub, Room, end},
     live::Live,
-    publish::{Ack, Publish, Published},
+    publish::Publish,
     subscribe::Subscribe,
-    telemetry::{self, Sent},
+    telemetry,
 };
 use coordinator_core::{
     Error, Result,
-    clock::{Clock, Instant, SystemClock},
+    clock::{Clock, SystemClock},
     key::Name,
 };
 use serde::Serialize;
@@ -23,9 +24,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
-
-/// How many scopes' epochs are remembered.
-const EPOCHS_MAX: usize = 16_384;
 
 const PUBLISH: &str = "events.publish";
 
@@ -54,34 +52,25 @@ const PUBLISH: &str = "events.publish";
 #[derive(Debug, Clone)]
 pub struct Events {
     pub(crate) inner: Arc<Inner>,
-    options: Options,
+    pub(crate) options: Options,
 }
 
 #[derive(Debug, Clone)]
-struct Options {
-    source: Arc<str>,
-    keep: u64,
-    ttl: Duration,
-    remembered: Duration,
-    payload_max: usize,
+pub(crate) struct Options {
+    pub(crate) source: Arc<str>,
+    pub(crate) keep: u64,
+    pub(crate) ttl: Duration,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) remembered: Duration,
+    pub(crate) payload_max: usize,
     room: Room,
-}
-
-/// What is known of a scope that was published to.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    epoch: u64,
-    generation: u64,
-    /// When it was looked whether the server is still the one of the epoch: what the server
-    /// remembers of that lasts as long as the scope.
-    checked: Instant,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) backend: Arc<dyn Backend>,
     hubs: Mutex<HashMap<String, Weak<Hub>>>,
-    epochs: Mutex<HashMap<String, Known>>,
+    pub(crate) epochs: Epochs,
 }
 
 impl Events {
@@ -116,11 +105,12 @@ impl Events {
             source: "coordinator".into(),
             keep,
             ttl,
+            max_age: None,
             remembered: Self::IDEMPOTENCY,
             payload_max: Self::MAX_PAYLOAD,
             room: Room { events: 1024, bytes: 4 * 1024 * 1024 },
         };
-        let inner = Inner { backend, hubs: Mutex::default(), epochs: Mutex::default() };
+        let inner = Inner { backend, hubs: Mutex::default(), epochs: Epochs::default() };
         Self { inner: Arc::new(inner), options }
     }
 
@@ -135,6 +125,17 @@ impl Events {
     /// are told what they missed.
     pub fn with_retention(mut self, events: u64, ttl: Duration) -> Self {
         (self.options.keep, self.options.ttl) = (events, ttl);
+        self
+    }
+
+    /// How old an event of a scope may get, by its own time: as old as the scope unless set.
+    ///
+    /// Older ones go when something is published to the scope by these, at most every sixteenth of
+    /// that time, in the background; a scope to which nobody publishes goes as a whole, see
+    /// [`with_retention`](Self::with_retention). Readers that come later are told how many they
+    /// missed.
+    pub fn with_max_age(mut self, age: Duration) -> Self {
+        self.options.max_age = Some(age);
         self
     }
 
@@ -186,83 +187,6 @@ impl Events {
     /// As [`publish`](Self::publish).
     pub fn publish_raw(&self, scope: &str, kind: &str, content_type: &str, data: &[u8]) -> Publish {
         Publish::new(self.clone(), scope, kind, Ok(data.to_vec()), Some(content_type.to_owned()))
-    }
-
-    pub(crate) async fn send(&self, request: Publish) -> Result<Published> {
-        let sent = self.try_send(request).await;
-        telemetry::published(match &sent {
-            Ok(Published::New(_)) => Sent::Done,
-            Ok(Published::Duplicate(_)) => Sent::Duplicate,
-            Ok(Published::Fenced { .. }) => Sent::Fenced,
-            Err(_) => Sent::Failed,
-        });
-        sent
-    }
-
-    async fn try_send(&self, request: Publish) -> Result<Published> {
-        let backend = &self.inner.backend;
-        let options = &self.options;
-        let scope = Name::new(&request.scope)?;
-        let data = request.data?;
-        if data.len() > options.payload_max {
-            let why = format!("{} bytes are more than {}", data.len(), options.payload_max);
-            return Err(Error::misuse(PUBLISH, why));
-        }
-        if options.keep == 0 || options.ttl < Duration::from_millis(1) {
-            return Err(Error::misuse(PUBLISH, "what is published is kept, if shortly"));
-        }
-        let head = Head {
-            kind: request.kind,
-            source: options.source.to_string(),
-            time_ms: in_ms(backend.clock().unix_time()),
-            schema: request.schema,
-            traceparent: request.traceparent,
-            content_type: request.content_type,
-        };
-        let nonce: Nonce = rand::random();
-        let frame = envelope::frame(nonce, &head, &data)?;
-        // Before it is asked: what changes meanwhile is looked for the next time.
-        let generation = backend.generation();
-        let known = self.inner.known(scope.as_str());
-        let now = backend.clock().now();
-        let fresh = known.filter(|known| {
-            let ago = now.saturating_since(known.checked);
-            known.generation == generation && ago < options.ttl / 2
-        });
-        let entry = Entry {
-            epoch: request
-                .fence
-                .map_or_else(|| known.map_or(0, |known| known.epoch), |at| at.epoch()),
-            check: fresh.is_none(),
-            generation: Some(generation),
-            strict: request.fence.is_some(),
-            frame,
-            keep: options.keep,
-            ttl_ms: in_ms(options.ttl),
-            once: match &request.once {
-                Some(key) => Some((Name::new(key)?, in_ms(options.remembered).max(1))),
-                None => None,
-            },
-            replicas: match request.ack {
-                Ack::Primary => None,
-                Ack::Replicas { count, within } => Some((count, in_ms(within))),
-            },
-        };
-        Ok(match backend.publish(&scope, &entry).await? {
-            Posted::New(id) => {
-                let checked = fresh.map_or(now, |known| known.checked);
-                self.inner.learn(scope.as_str(), Known { epoch: id.epoch, generation, checked });
-                Published::New(Cursor::new(id, nonce))
-            }
-            Posted::Before(id) => Published::Duplicate(Cursor { id, nonce: None }),
-            Posted::Fenced(epoch) => {
-                if epoch > 0 {
-                    // What it was published with was not known, but asked for.
-                    self.inner.forget(scope.as_str());
-                }
-                Published::Fenced { epoch }
-            }
-        })
     }
 
     /// A subscription to a scope, to be opened.
@@ -375,29 +299,6 @@ impl Inner {
         let hub = Arc::new(Hub::new(self.backend.clone(), scope.clone(), room));
         hubs.insert(scope.as_str().to_owned(), Arc::downgrade(&hub));
         hub
-    }
-
-    fn known(&self, scope: &str) -> Option<Known> {
-        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).get(scope).copied()
-    }
-
-    fn learn(&self, scope: &str, known: Known) {
-        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = epochs.get_mut(scope) {
-            // What was asked earlier may be answered later.
-            if known.epoch >= old.epoch {
-                *old = known;
-            }
-            return;
-        }
-        if epochs.len() >= EPOCHS_MAX {
-            epochs.clear();
-        }
-        epochs.insert(scope.to_owned(), known);
-    }
-
-    fn forget(&self, scope: &str) {
-        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).remove(scope);
     }
 }
 

@@ -43,11 +43,13 @@
 //! # Features
 //! * `redis` (default): [`Events::redis`]. The embedded backend is always there.
 
+mod age;
 mod backend;
 mod consumer;
 mod cursor;
 mod embedded;
 mod envelope;
+mod epochs;
 mod events;
 mod gap;
 mod group;

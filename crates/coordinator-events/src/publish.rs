@@ -1,8 +1,17 @@
 //! An event on its way.
 
-use crate::{cursor::Cursor, events::Events};
-use coordinator_core::{BoxFuture, Error, Result};
+use crate::{
+    backend::{Entry, Posted},
+    cursor::{Cursor, Nonce},
+    envelope::{self, Head},
+    epochs::Known,
+    events::{Events, in_ms},
+    telemetry::{self, Sent},
+};
+use coordinator_core::{BoxFuture, Error, Result, key::Name};
 use std::{future::IntoFuture, time::Duration};
+
+const PUBLISH: &str = "events.publish";
 
 /// Who must have an event before its publish is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +139,85 @@ impl IntoFuture for Publish {
     type IntoFuture = BoxFuture<'static, Result<Published>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let events = self.events.clone();
-        Box::pin(async move { events.send(self).await })
+        Box::pin(async move {
+            let sent = self.send().await;
+            telemetry::published(match &sent {
+                Ok(Published::New(_)) => Sent::Done,
+                Ok(Published::Duplicate(_)) => Sent::Duplicate,
+                Ok(Published::Fenced { .. }) => Sent::Fenced,
+                Err(_) => Sent::Failed,
+            });
+            sent
+        })
+    }
+}
+
+impl Publish {
+    async fn send(self) -> Result<Published> {
+        let Events { inner, options } = &self.events;
+        let backend = &inner.backend;
+        let scope = Name::new(&self.scope)?;
+        let data = self.data?;
+        if data.len() > options.payload_max {
+            let why = format!("{} bytes are more than {}", data.len(), options.payload_max);
+            return Err(Error::misuse(PUBLISH, why));
+        }
+        if options.keep == 0 || options.ttl < Duration::from_millis(1) {
+            return Err(Error::misuse(PUBLISH, "what is published is kept, if shortly"));
+        }
+        let head = Head {
+            kind: self.kind,
+            source: options.source.to_string(),
+            time_ms: in_ms(backend.clock().unix_time()),
+            schema: self.schema,
+            traceparent: self.traceparent,
+            content_type: self.content_type,
+        };
+        let nonce: Nonce = rand::random();
+        let frame = envelope::frame(nonce, &head, &data)?;
+        // Before it is asked: what changes meanwhile is looked for the next time.
+        let generation = backend.generation();
+        let known = inner.epochs.known(scope.as_str());
+        let now = backend.clock().now();
+        let fresh = known.filter(|known| {
+            let ago = now.saturating_since(known.checked);
+            known.generation == generation && ago < options.ttl / 2
+        });
+        let entry = Entry {
+            epoch: self.fence.map_or_else(|| known.map_or(0, |known| known.epoch), |at| at.epoch()),
+            // Nor does a fence trust that the server is the one that the link was made to: a
+            // cluster may send it on.
+            check: fresh.is_none() || self.fence.is_some(),
+            generation: Some(generation),
+            strict: self.fence.is_some(),
+            frame,
+            keep: options.keep,
+            ttl_ms: in_ms(options.ttl),
+            once: match &self.once {
+                Some(key) => Some((Name::new(key)?, in_ms(options.remembered).max(1))),
+                None => None,
+            },
+            replicas: match self.ack {
+                Ack::Primary => None,
+                Ack::Replicas { count, within } => Some((count, in_ms(within))),
+            },
+        };
+        Ok(match backend.publish(&scope, &entry).await? {
+            Posted::New(id) => {
+                let checked = fresh.map_or(now, |known| known.checked);
+                let known = Known { epoch: id.epoch, generation, checked, swept: None };
+                inner.epochs.learn(scope.as_str(), known);
+                self.events.sweep(&scope);
+                Published::New(Cursor::new(id, nonce))
+            }
+            Posted::Before(id) => Published::Duplicate(Cursor { id, nonce: None }),
+            Posted::Fenced(epoch) => {
+                if epoch > 0 {
+                    // What it was published with was not known, but asked for.
+                    inner.epochs.forget(scope.as_str());
+                }
+                Published::Fenced { epoch }
+            }
+        })
     }
 }

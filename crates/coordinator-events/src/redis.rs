@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use coordinator_core::{
-    BoxFuture, Error, Result,
+    BoxFuture, Error, ErrorKind, Result,
     clock::Clock,
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Message, Script, Subscription},
@@ -97,6 +97,37 @@ impl Redis {
         args: Vec<Arg>,
     ) -> Result<Fields> {
         Ok(self.connection.run(script, keys, args).await?.fields(script.name()))
+    }
+
+    /// Waits until so many replicas have an event; why they do not.
+    async fn replicated(
+        &self,
+        scope: &Name,
+        posted: Posted,
+        entry: &Entry,
+        replicas: u32,
+        wait: Duration,
+    ) -> std::result::Result<(), String> {
+        let (stream, ttl) = (self.stream(scope), Duration::from_millis(entry.ttl_ms));
+        let replicated = self.connection.replicated(&stream, ttl, replicas, wait).await;
+        let count = replicated.map_err(|error| error.chain())?;
+        if count < u64::from(replicas) {
+            return Err(format!("{count} of {replicas} replicas have it"));
+        }
+        // Those may be replicas of a server that took over meanwhile, and never had it.
+        let (id, nonce) = match posted {
+            Posted::New(id) => (id, Some(&entry.frame[..])),
+            Posted::Before(id) => (id, None),
+            Posted::Fenced(_) => return Ok(()),
+        };
+        let page = self.read(scope, From::At(id), 1).await.map_err(|error| error.chain())?;
+        let event = page.and_then(|page| page.events.into_iter().next());
+        let same = |event: &Stored| nonce.is_none_or(|nonce| nonce.starts_with(&event.nonce));
+        if event.is_some_and(|event| event.id == id && same(&event)) {
+            Ok(())
+        } else {
+            Err("the server does not have it any more".to_owned())
+        }
     }
 
     /// Whether a step found what it was to change.
@@ -237,20 +268,10 @@ impl Backend for Redis {
                 _ => Posted::Before(id(PUBLISH.name(), &mut fields)?),
             };
             if let Some((replicas, wait_ms)) = entry.replicas {
-                let (ttl, wait) =
-                    (Duration::from_millis(entry.ttl_ms), Duration::from_millis(wait_ms));
-                let count = self.connection.replicated(&stream, ttl, replicas, wait).await;
-                if !count.as_ref().is_ok_and(|count| *count >= u64::from(replicas)) {
-                    let why = match count {
-                        Ok(count) => format!("{count} of {replicas} replicas have it"),
-                        Err(error) => error.chain(),
-                    };
-                    return Err(Error::new(
-                        coordinator_core::ErrorKind::Indeterminate,
-                        PUBLISH.name(),
-                    )
-                    .with_source(why));
-                }
+                let wait = Duration::from_millis(wait_ms);
+                self.replicated(scope, posted, entry, replicas, wait).await.map_err(|why| {
+                    Error::new(ErrorKind::Indeterminate, PUBLISH.name()).with_source(why)
+                })?;
             }
             Ok(posted)
         })

@@ -321,3 +321,34 @@ async fn a_publish_waits_for_as_many_replicas_as_it_was_told_to() {
     assert_eq!(there.as_int(), Some(2));
     assert!(acked(2, 100).await.is_err());
 }
+
+#[tokio::test]
+async fn an_event_that_a_server_never_had_is_acknowledged_by_none_of_its_replicas() {
+    let server = builder().start().await.expect("a server");
+    let events = Events::redis(&connect(&server.url()).await);
+    let ack = Ack::Replicas { count: 0, within: SECOND };
+    let first = events.publish("s", "n", &0).idempotent("k").ack(ack).await;
+    assert!(matches!(first, Ok(Published::New(_))), "{first:?}");
+    // As on a master that took over: what says that it was published came across, it did not.
+    let keys = server.command(&["KEYS", "*:ev:s"]).await.expect("an answer");
+    let key = keys.as_array().expect("keys")[0].as_str().expect("a key").to_owned();
+    server.command(&["DEL", &key]).await.expect("an answer");
+    let again = events.publish("s", "n", &0).idempotent("k").ack(ack).await;
+    assert_eq!(again.expect_err("nobody has it").kind(), ErrorKind::Indeterminate);
+}
+
+#[tokio::test]
+async fn a_fence_looks_whose_reign_it_is_each_time() {
+    let server = builder().start().await.expect("a server");
+    let events = Events::redis(&connect(&server.url()).await);
+    let at = publish(&events, "s", 0).await;
+    let fenced = async || events.publish("s", "n", &1).fenced(at).await.expect("an answer");
+    assert!(matches!(fenced().await, Published::New(_)));
+    // As on a node to which a cluster sends it on, over links that are as they were.
+    let keys = server.command(&["KEYS", "*:reign:s"]).await.expect("an answer");
+    let key = keys.as_array().expect("keys")[0].as_str().expect("a key").to_owned();
+    server.command(&["SET", &key, "another", "KEEPTTL"]).await.expect("an answer");
+    assert_eq!(fenced().await, Published::Fenced { epoch: at.epoch() });
+    // Whoever asks for no fence and saw no sign of another server goes on.
+    publish(&events, "s", 2).await;
+}
