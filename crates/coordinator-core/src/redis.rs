@@ -28,4 +28,4 @@ pub use connection::Connection;
 pub use reply::{Fields, Reply};
 pub use script::{Arg, Script};
 pub use subscriber::{Message, Subscription};
-pub use tracking::{Invalidation, Tracking};
+pub use tracking::{Invalidation, Probed, Prober, Tracking};

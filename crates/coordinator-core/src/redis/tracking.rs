@@ -1,21 +1,29 @@
 //! Invalidations: the server says which keys of a prefix changed.
 //!
 //! It does not report FLUSHALL (the client drops that notice) and keeps no values; the cache part
-//! builds on it with a probe of its own.
+//! finds both out with a [`Prober`].
 
 use super::{Connection, classify, link::Link, setup::Role};
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use fred::{
-    interfaces::{ClientInterface, ClusterInterface, EventInterface, TrackingInterface},
+    clients::Client,
+    interfaces::{
+        ClientInterface, ClusterInterface, EventInterface, KeysInterface, TrackingInterface,
+    },
     types::{
         Value,
         client::{Invalidation as FredInvalidation, Toggle},
         config::Server,
     },
 };
-use std::{collections::VecDeque, time::Duration};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::sync::{
+    Notify,
+    broadcast::{Receiver, error::RecvError},
+};
+
+const PROBE: &str = "core.probe";
 
 /// What a [`Tracking`] yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +44,29 @@ pub struct Tracking {
     reconnects: Receiver<Server>,
     queued: VecDeque<Invalidation>,
     armed: bool,
+    /// A probe found a server that tells us nothing.
+    deaf: Arc<Notify>,
     patience: Duration,
+}
+
+/// Asks the servers whether a [`Tracking`] still hears all of them.
+///
+/// It asks down the very links that invalidations come by: an answer tells that whatever changed
+/// before the question is told, too, and stands in the queue of [`Tracking::next`] or is about to.
+#[derive(Debug, Clone)]
+pub struct Prober {
+    pub(super) client: Client,
+    deaf: Arc<Notify>,
+}
+
+/// What a [`Prober`] read at one primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Probed {
+    /// Which of the keys is this primary's.
+    pub key: usize,
+    /// Its value.
+    pub value: Option<Bytes>,
 }
 
 impl Connection {
@@ -62,6 +92,7 @@ impl Connection {
             reconnects,
             queued: VecDeque::new(),
             armed: true,
+            deaf: Arc::new(Notify::new()),
             patience: self.config().command_timeout(),
             link,
         };
@@ -71,6 +102,11 @@ impl Connection {
 }
 
 impl Tracking {
+    /// For whoever looks whether all servers are heard.
+    pub fn prober(&self) -> Prober {
+        Prober { client: self.link.client().clone(), deaf: self.deaf.clone() }
+    }
+
     /// The next change. After a lost link it goes on by itself, beginning with
     /// [`Invalidation::All`].
     ///
@@ -97,6 +133,10 @@ impl Tracking {
                     }
                     Err(RecvError::Closed) => self.reconnects = self.link.client().reconnect_rx(),
                 },
+                () = self.deaf.notified() => {
+                    self.armed = false;
+                    self.queued.push_back(Invalidation::All);
+                }
                 told = self.invalidations.recv() => match told {
                     Ok(told) => self.queued.extend(
                         told.keys.into_iter().map(|key| Invalidation::Key(key.into_bytes())),
@@ -143,5 +183,80 @@ impl Tracking {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(self.patience);
         }
+    }
+}
+
+impl Prober {
+    /// Whether every primary is heard, and what it has for the first of `keys` that is its own; of
+    /// a primary without any of them nothing is read.
+    ///
+    /// One that does not tell of changes has the tracking armed anew.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) if a primary does not answer or tells nothing,
+    /// [`Rejected`](ErrorKind::Rejected) if access rules forbid to ask.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn probe(&self, keys: &[String]) -> Result<Vec<Probed>> {
+        let wrong = |error| classify::read(PROBE, &error);
+        let Some(state) = self.client.cached_cluster_state() else {
+            let info = self.client.client_trackinginfo::<Value>().await.map_err(wrong)?;
+            self.check(&info)?;
+            let Some(key) = keys.first() else { return Ok(Vec::new()) };
+            let value = self.client.get(key.as_str()).await.map_err(wrong)?;
+            return Ok(vec![Probed { key: 0, value }]);
+        };
+        let mut probed = Vec::new();
+        for node in state.unique_primary_nodes() {
+            let at = self.client.with_cluster_node(&node);
+            let info = at.client_trackinginfo::<Value>().await.map_err(wrong)?;
+            self.check(&info)?;
+            let slot = |key: &String| fred::util::redis_keyslot(key.as_bytes());
+            let own = |key: &String| state.get_server(slot(key)) == Some(&node);
+            if let Some(key) = keys.iter().position(own) {
+                let value = at.get(keys[key].as_str()).await.map_err(wrong)?;
+                probed.push(Probed { key, value });
+            }
+        }
+        Ok(probed)
+    }
+
+    fn check(&self, info: &Value) -> Result<()> {
+        if says(info, "bcast") {
+            return Ok(());
+        }
+        self.deaf.notify_one();
+        Err(Error::new(ErrorKind::Unavailable, PROBE)
+            .with_source("a server does not tell of changes"))
+    }
+}
+
+/// Whether a word stands anywhere in an answer.
+fn says(value: &Value, word: &str) -> bool {
+    match value {
+        Value::Array(values) => values.iter().any(|value| says(value, word)),
+        Value::Map(map) => map.iter().any(|(_, value)| says(value, word)),
+        value => value.as_str().is_some_and(|text| text == word),
+    }
+}
+
+impl Connection {
+    /// One of `keys` for each primary that has some of them, by their places: a script that is run
+    /// with these runs once on each of those servers.
+    pub fn one_per_primary(&self, keys: &[String]) -> Vec<usize> {
+        let Some(state) = self.inner.link().client().cached_cluster_state() else {
+            return keys.first().map(|_| 0).into_iter().collect();
+        };
+        let mut seen = Vec::new();
+        let mut places = Vec::new();
+        for (place, key) in keys.iter().enumerate() {
+            let server = state.get_server(fred::util::redis_keyslot(key.as_bytes()));
+            if !seen.contains(&server) {
+                seen.push(server);
+                places.push(place);
+            }
+        }
+        places
     }
 }

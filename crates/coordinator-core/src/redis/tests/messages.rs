@@ -197,6 +197,31 @@ async fn invalidations_arrive_and_survive_a_cut_link() {
 }
 
 #[tokio::test]
+async fn a_probe_reads_what_is_there_and_has_a_deaf_link_armed_anew() {
+    let server = RedisServer::start().await.expect("a server");
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let connection = connect(&proxy.url()).await;
+    let mut tracking = connection.track("app:").await.expect("tracking");
+    let prober = tracking.prober();
+    let keys = ["app:mark".to_owned()];
+    let limit = Duration::from_secs(5);
+    let probe = async || tokio::time::timeout(limit, prober.probe(&keys)).await.expect("in time");
+    assert_eq!(probe().await.expect("it is heard")[0].value, None);
+    server.command(&["SET", "app:mark", "\u{1}x"]).await.expect("a set");
+    assert_eq!(probe().await.expect("it is heard")[0].value, Some("\u{1}x".into()));
+    let heard = tokio::time::timeout(limit, tracking.next()).await.expect("in time");
+    assert_eq!(heard, Invalidation::Key("app:mark".into()));
+    // Nobody asked for it: as a server that lost track without a cut.
+    fred::interfaces::TrackingInterface::stop_tracking(&prober.client).await.expect("it is off");
+    assert_eq!(probe().await.expect_err("it is deaf").kind(), ErrorKind::Unavailable);
+    for _ in 0..2 {
+        let heard = tokio::time::timeout(limit, tracking.next()).await.expect("in time");
+        assert_eq!(heard, Invalidation::All);
+    }
+    probe().await.expect("it is heard again");
+}
+
+#[tokio::test]
 async fn the_older_protocol_has_no_invalidations() {
     let server = RedisServer::start().await.expect("a server");
     let connection = connect(&(server.url() + PROTOCOLS[1])).await;

@@ -21,7 +21,7 @@ const LEAST: &str = "resetkeys ~app:* resetchannels &app:* -@all +@read +@write 
     +@connection +eval +evalsha +script|load +script|exists +time -@dangerous";
 /// What Redis 6.2 wants besides: there SELECT is no command of a connection, and CLIENT is
 /// dangerous as a whole.
-const LEAST_6_2: &str = "+select +client|tracking";
+const LEAST_6_2: &str = "+select +client|tracking +client|trackinginfo";
 
 async fn guarded() -> RedisServer {
     RedisServer::builder().config("requirepass", SECRET).start().await.expect("a server")
@@ -58,7 +58,8 @@ async fn everything_works_under_least_privilege() {
     connection.set("app:k", "\u{1}x".into(), Duration::from_secs(9)).await.expect("a set");
     assert!(connection.delete("app:k").await.expect("a delete"));
     connection.subscribe("app:c").await.expect("a subscription");
-    connection.track("app:").await.expect("tracking");
+    let tracking = connection.track("app:").await.expect("tracking");
+    tracking.prober().probe(&["app:k".to_owned()]).await.expect("it is heard");
     connection.read_stream("app:s", "0", 1, Duration::from_millis(5)).await.expect("a read");
     let health = connection.health().await;
     assert_eq!(health.findings[0].code, "info-denied");

@@ -66,6 +66,15 @@ async fn a_cluster_serves_every_shard_and_channel() {
         let heard = tokio::time::timeout(Duration::from_secs(5), tracking.next()).await;
         heard.expect("every primary tells");
     }
+    let keys: Vec<_> =
+        (0..64).map(|shard| connection.keyspace().shard("t", shard).key("n", "")).collect();
+    let places = connection.one_per_primary(&keys);
+    assert_eq!(places.len(), 3);
+    let probed = tracking.prober().probe(&keys).await.expect("all are heard");
+    let mut own: Vec<_> = probed.iter().map(|probed| probed.key).collect();
+    own.sort_unstable();
+    assert_eq!(own, places);
+    assert!(probed.iter().all(|probed| probed.value == Some("2".into())), "{probed:?}");
     assert_eq!(connection.health().await.version, {
         let (major, minor, patch) = cluster.nodes()[0].version();
         format!("{major}.{minor}.{patch}")
