@@ -45,7 +45,8 @@ const LONG_RUNS: &[(&[&str], &str)] = &[
     (&["--package", "coordinator-tests", "--test", "it"], "faults::sessions::"),
     // How soon thousands of clients hear is no question to an unoptimised build.
     (&["--release", "--package", "coordinator-web", "--test", "sse"], "many::"),
-    (&["--package", "coordinator-tests", "--test", "it"], "faults::events::"),
+    // Nor how many events a second get through.
+    (&["--release", "--package", "coordinator-tests", "--test", "it"], "faults::events::"),
 ];
 /// What needs a browser, which nothing else asks for.
 const BROWSER: &[&str] =

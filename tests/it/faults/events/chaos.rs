@@ -116,6 +116,15 @@ async fn inflict(server: &RedisServer, proxy: &Proxy, fault: u32) -> &'static st
             server.command(&["SCRIPT", "FLUSH"]).await.expect("an answer");
             "scripts flushed"
         }
+        5 => {
+            // Whoever has so much as one message to read is cut off.
+            for limit in ["pubsub 1 0 0", "pubsub 33554432 8388608 60"] {
+                let set = ["CONFIG", "SET", "client-output-buffer-limit", limit];
+                server.command(&set).await.expect("an answer").ok().expect("it is set");
+                tokio::time::sleep(FAULT_EVERY / 6).await;
+            }
+            "output buffers overflow"
+        }
         _ => {
             proxy.drop_messages(true);
             tokio::time::sleep(FAULT_EVERY / 2).await;
@@ -153,7 +162,7 @@ async fn nothing_is_lost_twice_or_out_of_order_whatever_is_killed() {
     let mut ticks = tokio::time::interval(FAULT_EVERY);
     while began.elapsed() < Duration::from_secs(seconds) {
         ticks.tick().await;
-        let fault = inflict(&server, &proxy, random.random_range(0..6)).await;
+        let fault = inflict(&server, &proxy, random.random_range(0..7)).await;
         *faults.entry(fault).or_default() += 1;
     }
     stop.store(true, Ordering::Relaxed);
