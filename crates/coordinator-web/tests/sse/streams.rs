@@ -346,7 +346,7 @@ async fn several_scopes_come_on_one_stream_and_resume_each_at_its_place(stage: S
 async fn what_is_no_text_is_told_as_lost(stage: Stage) {
     let events = &stage.events;
     let sse = Sse::new(events.clone());
-    for scopes in [&[SCOPE][..], &[SCOPE, "other"]] {
+    for scopes in [&[SCOPE][..], &["other", SCOPE]] {
         let mut page = Page::open(&sse, scopes, "").await;
         let _ = events.publish_raw(SCOPE, "image", "image/png", b"\x89PNG\xff").await;
         assert_eq!(page.told().await, gap(SCOPE, 1, false, "unreadable"));
