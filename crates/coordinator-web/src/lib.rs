@@ -57,8 +57,8 @@
 //! * A browser that is cut anywhere resumes, and sees each event that is kept once and in order, or
 //!   a `gap` in its stead.
 //! * An event that is followed live is written as text once in this process.
-//! * A client that does not read takes no more than a few pieces, and over HTTP/1.1 is gone by its
-//!   deadline, with its connection.
+//! * A client that does not read takes no more than a few pieces and a page, and over HTTP/1.1, on
+//!   connections that write several buffers at once, is gone by its deadline.
 //! * No event and no id of a client ends a stream or a process.
 //!
 //! # Not guaranteed

@@ -6,6 +6,17 @@
 //! COORDINATOR_URL=redis://localhost cargo run -p coordinator-web --example triage
 //! ```
 //! With Redis any number of them, by `LISTEN=127.0.0.1:8081` and so on, serve the same cases.
+//!
+//! The page is at `http://127.0.0.1:8080`. Without a browser:
+//! ```sh
+//! curl -X POST localhost:8080/cases/42
+//! curl -X POST localhost:8080/cases/42/messages -d 'the printer is on fire'
+//! curl -N localhost:8080/cases/42/events
+//! curl -N localhost:8080/cases/42/events -H 'Last-Event-ID: …'    # what came after that id
+//! curl -X POST localhost:8080/cases/42/complete
+//! ```
+//! Each post answers with the id of its event. The stream of a case that is completed ends with an
+//! id of its own; who comes again with that has 204.
 #![expect(clippy::print_stdout, reason = "an example says where it listens")]
 
 use axum::{
@@ -22,19 +33,41 @@ use serde_json::{Value, json};
 use std::{env, time::Duration};
 use tokio::net::TcpListener;
 
+/// The type of the last event of a case.
+const COMPLETED: &str = "triage_completed";
+
 #[derive(Clone)]
 struct Triage {
     coordinator: Coordinator,
     sse: Sse,
 }
 
+/// The id of what was said, on a line.
+type Said = Result<String, (StatusCode, &'static str)>;
+
+const GONE: (StatusCode, &str) = (StatusCode::CONFLICT, "the case is completed\n");
+
 impl Triage {
-    async fn say(&self, case: &str, kind: &str, data: Value) -> Result<(), StatusCode> {
-        let sent = self.coordinator.events().publish(&scope(case), kind, &data).await;
-        match sent {
-            Ok(Published::New(_) | Published::Duplicate(_)) => Ok(()),
-            Ok(_) => Err(StatusCode::CONFLICT),
-            Err(error) => Err(status(&error)),
+    async fn say(&self, case: &str, kind: &str, data: Value) -> Said {
+        let say = self.coordinator.events().publish(&scope(case), kind, &data);
+        answer(say.await)
+    }
+
+    /// The same, once for each case however often it is asked for.
+    async fn say_once(&self, case: &str, kind: &str) -> Said {
+        let data = json!({ "case": case });
+        let say = self.coordinator.events().publish(&scope(case), kind, &data);
+        answer(say.idempotent(kind).await)
+    }
+
+    /// Refuses where there is no case, or none any more. A case may be completed right after this:
+    /// what is said then is said behind its end, where nobody reads.
+    async fn is_open(&self, case: &str) -> Result<(), (StatusCode, &'static str)> {
+        match self.coordinator.events().last(&scope(case)).await {
+            Ok(Some(last)) if last.kind() == COMPLETED => Err(GONE),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err((StatusCode::NOT_FOUND, "there is no such case\n")),
+            Err(error) => Err(refused(&error)),
         }
     }
 }
@@ -43,32 +76,45 @@ fn scope(case: &str) -> String {
     format!("case:{case}")
 }
 
-fn status(error: &Error) -> StatusCode {
-    if error.is_retryable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
+fn answer(said: Result<Published, Error>) -> Said {
+    match said {
+        Ok(Published::New(at) | Published::Duplicate(at)) => Ok(format!("{at}\n")),
+        Ok(_) => Err((StatusCode::CONFLICT, "it was not published\n")),
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+fn refused(error: &Error) -> (StatusCode, &'static str) {
+    if error.is_retryable() {
+        (StatusCode::SERVICE_UNAVAILABLE, "nobody can say at the moment: try again\n")
+    } else {
+        (StatusCode::BAD_REQUEST, "this cannot be a case\n")
+    }
 }
 
 /// A case begins.
-async fn start(State(triage): State<Triage>, Path(case): Path<String>) -> Result<(), StatusCode> {
-    triage.say(&case, "triage_started", json!({ "case": case })).await
+async fn start(State(triage): State<Triage>, Path(case): Path<String>) -> Said {
+    match triage.is_open(&case).await {
+        Err(GONE) => Err(GONE),
+        _ => triage.say_once(&case, "triage_started").await,
+    }
 }
 
 /// Somebody says something, and the case is looked at again.
-async fn message(
-    State(triage): State<Triage>,
-    Path(case): Path<String>,
-    text: String,
-) -> Result<(), StatusCode> {
-    triage.say(&case, "triage_update", json!({ "message": text })).await?;
+async fn message(State(triage): State<Triage>, Path(case): Path<String>, text: String) -> Said {
+    triage.is_open(&case).await?;
+    let said = triage.say(&case, "triage_update", json!({ "message": text })).await?;
     let words = text.split_whitespace().count();
-    triage.say(&case, "complexity_update", json!({ "complexity": words.min(100) })).await
+    triage.say(&case, "complexity_update", json!({ "complexity": words.min(100) })).await?;
+    Ok(said)
 }
 
 /// The case is closed: pages that follow it stop by themselves.
-async fn complete(
-    State(triage): State<Triage>,
-    Path(case): Path<String>,
-) -> Result<(), StatusCode> {
-    triage.say(&case, "triage_completed", json!({ "case": case })).await
+async fn complete(State(triage): State<Triage>, Path(case): Path<String>) -> Said {
+    match triage.is_open(&case).await {
+        Ok(()) | Err(GONE) => triage.say_once(&case, COMPLETED).await,
+        Err(refused) => Err(refused),
+    }
 }
 
 /// What a page's `EventSource` asks for.
@@ -86,7 +132,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let coordinator = Coordinator::connect(&url).await?;
     let sse = Sse::new(coordinator.events().clone())
         .with_types(["triage_*", "complexity_update"])
-        .with_terminal(["triage_completed"])
+        .with_terminal([COMPLETED])
         // A page that comes late is told the whole case.
         .with_start(coordinator::events::Position::Earliest);
     let app = Router::new()

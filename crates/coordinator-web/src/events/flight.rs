@@ -2,7 +2,8 @@
 //!
 //! A server asks a body for more only while it has room itself, and a body that is not asked can
 //! end nothing. So it gives out less than a server would take: it is asked all the time, and knows
-//! by what is dropped how far the client has come.
+//! by what is dropped how far the client has come. A server that copies what it is given
+//! drops all at once: of what is not written then only the kernel knows.
 
 use bytes::Bytes;
 use coordinator::clock::{Clock, Instant};
@@ -161,10 +162,11 @@ mod tests {
         let first = clock.now();
         assert_eq!(flight.due(second), Some(first + second));
         clock.advance(second / 2);
+        let late = flight.send("c".into());
+        assert_eq!(flight.due(second), Some(first + second), "nothing was written");
         drop(one);
         assert_eq!(flight.due(second), Some(first + second / 2 + second));
-        let three = flight.send("c".into());
-        drop((two, three));
+        drop((two, late));
         assert_eq!(flight.due(second), None);
     }
 }

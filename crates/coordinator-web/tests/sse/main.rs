@@ -3,5 +3,8 @@
 mod many;
 mod page;
 mod parser;
+mod redis;
+mod service;
+mod stage;
 mod streams;
 mod wire;

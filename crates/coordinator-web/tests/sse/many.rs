@@ -4,7 +4,7 @@
 
 use crate::{
     page::SOON,
-    wire::{Service, background},
+    service::{Service, background},
 };
 use coordinator::{
     clock::{Clock as _, Instant, SystemClock},

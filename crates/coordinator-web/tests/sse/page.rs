@@ -58,9 +58,13 @@ impl Page {
 
     /// The next event; none at the end.
     pub(crate) async fn next(&mut self) -> Option<Seen> {
+        // For all of it: signs of life come for ever.
+        tokio::time::timeout(SOON, self.read()).await.expect("an event, or the end")
+    }
+
+    async fn read(&mut self) -> Option<Seen> {
         while self.seen.is_empty() {
-            let frame = tokio::time::timeout(SOON, self.body.frame()).await.expect("a frame");
-            let bytes = frame?.expect("no stall").into_data().expect("data");
+            let bytes = self.body.frame().await?.expect("no stall").into_data().expect("data");
             self.push(&bytes);
         }
         self.seen.pop_front()
@@ -136,7 +140,8 @@ impl Socket {
             if let Some(at) = socket.rest.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(socket.read().await, "the head of an answer");
+            let read = tokio::time::timeout(SOON, socket.read()).await;
+            assert!(read.expect("something, or the end"), "the head of an answer");
         };
         socket.head = String::from_utf8(socket.rest.drain(..end).collect()).expect("ASCII");
         socket
@@ -144,11 +149,7 @@ impl Socket {
 
     /// Whether anything came.
     async fn read(&mut self) -> bool {
-        let read = tokio::time::timeout(SOON, self.stream.read_buf(&mut self.rest)).await;
-        match read.expect("something, or the end") {
-            Ok(0) | Err(_) => false,
-            Ok(_) => true,
-        }
+        matches!(self.stream.read_buf(&mut self.rest).await, Ok(1..))
     }
 
     /// The next chunk of the body; none at its end, or the connection's.
@@ -171,11 +172,14 @@ impl Socket {
 
     /// The next event; none at the end of the body or the connection.
     pub(crate) async fn next(&mut self) -> Option<Seen> {
-        while self.seen.is_empty() {
-            let chunk = self.chunk().await?;
-            self.seen.extend(self.parser.push(&chunk));
-        }
-        self.seen.pop_front()
+        let next = async {
+            while self.seen.is_empty() {
+                let chunk = self.chunk().await?;
+                self.seen.extend(self.parser.push(&chunk));
+            }
+            self.seen.pop_front()
+        };
+        tokio::time::timeout(SOON, next).await.expect("an event, or the end")
     }
 
     pub(crate) fn last_id(&self) -> &str {

@@ -1,6 +1,9 @@
 //! What an answer says, read in this process.
 
-use crate::page::{Page, request};
+use crate::{
+    page::{Page, request},
+    stage::{Stage, on_every_backend},
+};
 use coordinator::{
     clock::ManualClock,
     events::{Events, Position},
@@ -13,6 +16,23 @@ use std::{sync::Arc, time::Duration};
 
 const SCOPE: &str = "case:7";
 const SECOND: Duration = Duration::from_secs(1);
+
+on_every_backend! {
+    the_first_bytes_are_these
+    an_event_is_written_with_its_cursor_type_and_data
+    a_page_that_is_cut_anywhere_sees_each_event_once
+    the_header_counts_more_than_the_query
+    what_was_trimmed_is_told_in_band_once
+    an_id_that_cannot_be_read_is_told_and_the_stream_begins
+    events_that_pass_by_move_the_place_at_most_once_a_second
+    a_finished_scope_ends_the_stream_and_is_204_from_then_on
+    several_scopes_come_on_one_stream_and_resume_each_at_its_place
+    what_is_no_text_is_told_as_lost
+    streams_end_when_they_are_drained_and_keep_their_place
+    an_event_is_written_once_for_all_who_follow
+    a_client_that_takes_nothing_is_gone_by_its_deadline
+    a_stream_that_is_over_is_open_until_its_client_has_it_all
+}
 
 async fn publish(events: &Events, kind: &str, number: u64) -> String {
     let published = events.publish(SCOPE, kind, &number).await.expect("a publish");
@@ -30,11 +50,10 @@ fn told(kind: &str, data: &str) -> (String, String) {
     (kind.to_owned(), data.to_owned())
 }
 
-#[tokio::test]
-async fn the_first_bytes_are_these() {
-    let events = Events::embedded();
-    let at = publish(&events, "triage_started", 1).await;
-    let mut page = Page::open(&Sse::new(events), &[SCOPE], "").await;
+async fn the_first_bytes_are_these(stage: Stage) {
+    let events = &stage.events;
+    let at = publish(events, "triage_started", 1).await;
+    let mut page = Page::open(&Sse::new(events.clone()), &[SCOPE], "").await;
     assert_eq!(page.status, 200);
     for (name, value) in [
         ("content-type", "text/event-stream"),
@@ -51,13 +70,12 @@ async fn the_first_bytes_are_these() {
     assert_eq!(page.last_id(), at, "who is cut off now resumes here");
 }
 
-#[tokio::test]
-async fn an_event_is_written_with_its_cursor_type_and_data() {
-    let events = Events::embedded();
+async fn an_event_is_written_with_its_cursor_type_and_data(stage: Stage) {
+    let events = &stage.events;
     let mut page = Page::open(&Sse::new(events.clone()), &[SCOPE], "").await;
     assert!(page.look());
     page.text();
-    let at = publish(&events, "triage_started", 1).await;
+    let at = publish(events, "triage_started", 1).await;
     assert_eq!(page.told().await, told("triage_started", "1"));
     assert_eq!(page.text(), format!("id: {at}\nevent: triage_started\ndata: 1\n\n"));
     let lines = b"{\"a\":\r\n [1,\n2]}";
@@ -65,16 +83,15 @@ async fn an_event_is_written_with_its_cursor_type_and_data() {
     assert_eq!(page.told().await, told("lines", "{\"a\":\n [1,\n2]}"));
 }
 
-#[tokio::test]
-async fn a_page_that_is_cut_anywhere_sees_each_event_once() {
+async fn a_page_that_is_cut_anywhere_sees_each_event_once(stage: Stage) {
     let mut rng = rng();
-    let events = Events::embedded();
+    let events = &stage.events;
     let sse = Sse::new(events.clone());
     let mut page = Page::open(&sse, &[SCOPE], "").await;
     assert!(page.look());
     let mut seen = Vec::new();
     for number in 0..500 {
-        publish(&events, "triage_update", number).await;
+        publish(events, "triage_update", number).await;
         if rng.random_bool(0.5) {
             page.look();
         }
@@ -94,13 +111,12 @@ async fn a_page_that_is_cut_anywhere_sees_each_event_once() {
     assert_eq!(seen, all);
 }
 
-#[tokio::test]
-async fn the_header_counts_more_than_the_query() {
-    let events = Events::embedded();
-    let first = publish(&events, "triage_update", 1).await;
-    let second = publish(&events, "triage_update", 2).await;
-    publish(&events, "triage_update", 3).await;
-    let sse = Sse::new(events);
+async fn the_header_counts_more_than_the_query(stage: Stage) {
+    let events = &stage.events;
+    let first = publish(events, "triage_update", 1).await;
+    let second = publish(events, "triage_update", 2).await;
+    publish(events, "triage_update", 3).await;
+    let sse = Sse::new(events.clone());
     let uri = format!("/events?a=b&last_event_id={first}");
     let asked = Request::get(&uri).body(()).expect("a request").into_parts().0;
     assert_eq!(Page::ask(&sse, &[SCOPE], &asked).await.told().await.1, "2");
@@ -111,16 +127,15 @@ async fn the_header_counts_more_than_the_query() {
     }
 }
 
-#[tokio::test]
-async fn what_was_trimmed_is_told_in_band_once() {
-    let events = Events::embedded();
+async fn what_was_trimmed_is_told_in_band_once(stage: Stage) {
+    let events = &stage.events;
     let sse = Sse::new(events.clone());
-    let first = publish(&events, "triage_update", 1).await;
+    let first = publish(events, "triage_update", 1).await;
     for number in 2..6 {
-        publish(&events, "triage_update", number).await;
+        publish(events, "triage_update", number).await;
     }
-    let up_to = publish(&events, "triage_update", 6).await;
-    publish(&events, "triage_update", 7).await;
+    let up_to = publish(events, "triage_update", 6).await;
+    publish(events, "triage_update", 7).await;
     events.trim(SCOPE, up_to.parse().expect("a cursor")).await.expect("a trim");
     let mut page = Page::open(&sse, &[SCOPE], &first).await;
     let lost = page.next().await.expect("a gap");
@@ -135,16 +150,15 @@ async fn what_was_trimmed_is_told_in_band_once() {
     assert_eq!(again.told().await, told("triage_update", "7"), "{after:?}");
 }
 
-#[tokio::test]
-async fn an_id_that_cannot_be_read_is_told_and_the_stream_begins() {
-    let events = Events::embedded();
-    publish(&events, "triage_update", 1).await;
+async fn an_id_that_cannot_be_read_is_told_and_the_stream_begins(stage: Stage) {
+    let events = &stage.events;
+    publish(events, "triage_update", 1).await;
     for bad in ["nonsense", "1-2-3", "0000000000000001_1-1_", &"1".repeat(9000)] {
         let sse = Sse::new(events.clone());
         let mut page = Page::open(&sse, &[SCOPE], bad).await;
         assert_eq!(page.status, 200);
         assert_eq!(page.told().await, gap(SCOPE, 0, true, "malformed"));
-        publish(&events, "triage_update", 2).await;
+        publish(events, "triage_update", 2).await;
         assert_eq!(page.told().await, told("triage_update", "2"), "from now on");
         let mut page = Page::open(&sse.with_start(Position::Earliest), &[SCOPE], bad).await;
         assert_eq!(page.told().await, gap(SCOPE, 0, true, "malformed"));
@@ -152,24 +166,23 @@ async fn an_id_that_cannot_be_read_is_told_and_the_stream_begins() {
     }
 }
 
-#[tokio::test]
-async fn events_that_pass_by_move_the_place_at_most_once_a_second() {
+async fn events_that_pass_by_move_the_place_at_most_once_a_second(stage: Stage) {
     let clock = ManualClock::new();
-    let events = Events::embedded();
+    let events = &stage.events;
     let sse = Sse::new(events.clone()).with_types(["triage_*"]);
     let sse = sse.with_clock(Arc::new(clock.clone()));
     let mut page = Page::open(&sse, &[SCOPE], "").await;
     assert!(page.look());
     page.text();
     let mut all = Page::open(&Sse::new(events.clone()), &[SCOPE], "").await;
-    publish(&events, "other", 0).await;
-    publish(&events, "triage_update", 6).await;
+    publish(events, "other", 0).await;
+    publish(events, "triage_update", 6).await;
     assert_eq!(page.told().await, told("triage_update", "6"));
     assert_eq!([all.told().await.1, all.told().await.1], ["0", "6"]);
     page.text();
     let mut last = String::new();
     for number in 7..12 {
-        last = publish(&events, "other", number).await;
+        last = publish(events, "other", number).await;
         all.next().await;
         assert!(page.look());
         assert_eq!(page.text(), "", "none within the second");
@@ -208,13 +221,15 @@ async fn silence_is_broken_by_a_comment() {
     assert_eq!(page.text(), "", "an event breaks it too");
 }
 
-#[tokio::test]
-async fn a_finished_scope_ends_the_stream_and_is_204_from_then_on() {
-    let events = Events::embedded();
+async fn a_finished_scope_ends_the_stream_and_is_204_from_then_on(stage: Stage) {
+    let events = &stage.events;
     let sse = Sse::new(events.clone()).with_types(["none"]).with_terminal(["triage_completed"]);
     let mut page = Page::open(&sse, &[SCOPE], "").await;
-    let before = publish(&events, "triage_update", 1).await;
-    let end = publish(&events, "triage_completed", 2).await;
+    let before = publish(events, "triage_update", 1).await;
+    for at in ["", &before] {
+        assert_eq!(Page::open(&sse, &[SCOPE], at).await.status, 200, "it is not finished");
+    }
+    let end = publish(events, "triage_completed", 2).await;
     let seen = page.next().await.expect("the last event");
     assert_eq!((&*seen.kind, &*seen.id), ("triage_completed", &*end));
     assert_eq!(page.next().await, None);
@@ -230,7 +245,7 @@ async fn a_finished_scope_ends_the_stream_and_is_204_from_then_on() {
     assert_eq!(page.told().await.0, "triage_completed");
     assert_eq!(page.next().await, None);
     // Who has had it is not called back by what comes later, or by its end.
-    publish(&events, "afterthought", 3).await;
+    publish(events, "afterthought", 3).await;
     assert_eq!(Page::open(&sse, &[SCOPE], &id).await.status, 204);
     let position = events.position(SCOPE).await.expect("a position");
     events.trim(SCOPE, position).await.expect("a trim");
@@ -289,9 +304,8 @@ async fn scopes_that_cannot_be_are_refused_for_good() {
     assert!(Page::open(&sse, &["a"; 40], "").await.look(), "the same one");
 }
 
-#[tokio::test]
-async fn several_scopes_come_on_one_stream_and_resume_each_at_its_place() {
-    let events = Events::embedded();
+async fn several_scopes_come_on_one_stream_and_resume_each_at_its_place(stage: Stage) {
+    let events = &stage.events;
     let sse = Sse::new(events.clone()).with_terminal(["done"]);
     let scopes = ["crew:1", "crew:\"2\""];
     let say = async |scope: &str, kind: &str, data: &str| {
@@ -329,28 +343,30 @@ async fn several_scopes_come_on_one_stream_and_resume_each_at_its_place() {
     assert!(more.look());
 }
 
-#[tokio::test]
-async fn what_is_no_text_is_told_as_lost() {
-    let events = Events::embedded();
+async fn what_is_no_text_is_told_as_lost(stage: Stage) {
+    let events = &stage.events;
     let sse = Sse::new(events.clone());
-    for scopes in [&[SCOPE][..], &[SCOPE, "other"]] {
+    for scopes in [&[SCOPE][..], &["other", SCOPE]] {
         let mut page = Page::open(&sse, scopes, "").await;
         let _ = events.publish_raw(SCOPE, "image", "image/png", b"\x89PNG\xff").await;
         assert_eq!(page.told().await, gap(SCOPE, 1, false, "unreadable"));
-        publish(&events, "triage_update", 1).await;
-        let at = page.next().await.expect("an event").id;
-        assert!(Page::open(&sse, scopes, &at).await.look());
+        // Cut right behind it: it is not told again.
+        assert!(page.look());
+        let behind = page.last_id().to_owned();
+        publish(events, "triage_update", 1).await;
+        assert_eq!(page.told().await.0, "triage_update");
+        let mut again = Page::open(&sse, scopes, &behind).await;
+        assert_eq!(again.told().await.0, "triage_update");
     }
 }
 
-#[tokio::test]
-async fn streams_end_when_they_are_drained_and_keep_their_place() {
-    let events = Events::embedded();
+async fn streams_end_when_they_are_drained_and_keep_their_place(stage: Stage) {
+    let events = &stage.events;
     let sse = Sse::new(events.clone()).with_types(["triage_*"]);
     let mut page = Page::open(&sse, &[SCOPE], "").await;
     assert!(page.look());
     let mut all = Page::open(&Sse::new(events.clone()), &[SCOPE], "").await;
-    let last = publish(&events, "other", 1).await;
+    let last = publish(events, "other", 1).await;
     all.next().await;
     page.look();
     sse.clone().drain();
@@ -360,13 +376,14 @@ async fn streams_end_when_they_are_drained_and_keep_their_place() {
     assert!((2000..=10_000).contains(&retry), "{retry}");
     let mut late = Page::open(&sse, &[SCOPE], "").await;
     assert_eq!((late.status.as_u16(), late.next().await), (200, None));
+    assert!(late.parser().retry_ms().is_some());
+    assert_eq!(late.last_id(), "", "it keeps the place it has");
     let status = sse.status();
     assert_eq!((status.streams, status.draining, status.overloaded), (0, true, 0));
 }
 
-#[tokio::test]
-async fn an_event_is_written_once_for_all_who_follow() {
-    let events = Events::embedded();
+async fn an_event_is_written_once_for_all_who_follow(stage: Stage) {
+    let events = &stage.events;
     let sse = Sse::new(events.clone());
     let mut pages = Vec::new();
     for n in 0..50 {
@@ -374,7 +391,7 @@ async fn an_event_is_written_once_for_all_who_follow() {
         pages.push(Page::open(&sse, scopes, "").await);
     }
     for number in 0..20 {
-        publish(&events, "triage_update", number).await;
+        publish(events, "triage_update", number).await;
     }
     for page in &mut pages {
         for _ in 0..20 {
@@ -384,16 +401,15 @@ async fn an_event_is_written_once_for_all_who_follow() {
     assert_eq!(sse.status().encoded, 20);
 }
 
-#[tokio::test]
-async fn a_client_that_takes_nothing_is_gone_by_its_deadline() {
+async fn a_client_that_takes_nothing_is_gone_by_its_deadline(stage: Stage) {
     let clock = ManualClock::new();
-    let events = Events::embedded();
+    let events = &stage.events;
     let sse = Sse::new(events.clone()).with_clock(Arc::new(clock.clone()));
     let mut page = Page::open(&sse, &[SCOPE], "").await;
     let opened = page.hold().expect("the first frame").expect("data");
     let mut all = Page::open(&Sse::new(events.clone()), &[SCOPE], "").await;
     for number in 0..100 {
-        publish(&events, "triage_update", number).await;
+        publish(events, "triage_update", number).await;
         all.next().await.expect("an event");
     }
     let mut held: Vec<_> =
@@ -409,4 +425,32 @@ async fn a_client_that_takes_nothing_is_gone_by_its_deadline() {
     assert!(page.hold().expect("the end").is_err());
     assert!(page.hold().is_none());
     assert_eq!((sse.status().streams, sse.status().stalled), (0, 1));
+}
+
+async fn a_stream_that_is_over_is_open_until_its_client_has_it_all(stage: Stage) {
+    let clock = ManualClock::new();
+    let events = &stage.events;
+    let sse = Sse::new(events.clone()).with_clock(Arc::new(clock.clone()));
+    let sse = sse.with_terminal(["done"]);
+    for reads in [true, false] {
+        let scope = format!("case:{reads}");
+        let mut page = Page::open(&sse, &[&scope], "").await;
+        let mut all = Page::open(&Sse::new(events.clone()), &[&scope], "").await;
+        let _ = events.publish(&scope, "done", &1).await.expect("a publish");
+        assert_eq!(all.told().await.0, "done");
+        let held: Vec<_> = std::iter::from_fn(|| page.hold()).collect();
+        assert_eq!(held.len(), 3, "the opening, the event, and that it is the last");
+        clock.advance(SECOND * 29);
+        assert!(page.hold().is_none());
+        assert_eq!(sse.status().streams, 1, "nothing of it was written");
+        if reads {
+            drop(held);
+            assert_eq!(page.next().await, None);
+            assert_eq!((sse.status().streams, sse.status().stalled), (0, 0));
+        } else {
+            clock.advance(SECOND);
+            assert!(page.hold().expect("the end").is_err());
+            assert_eq!((sse.status().streams, sse.status().stalled), (0, 1));
+        }
+    }
 }
