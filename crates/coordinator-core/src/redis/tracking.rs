@@ -8,6 +8,7 @@ use crate::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use fred::{
     clients::Client,
+    error::Error as FredError,
     interfaces::{
         ClientInterface, ClusterInterface, EventInterface, KeysInterface, TrackingInterface,
     },
@@ -56,7 +57,7 @@ pub struct Tracking {
 #[derive(Debug, Clone)]
 pub struct Prober {
     pub(super) client: Client,
-    deaf: Arc<Notify>,
+    pub(super) deaf: Arc<Notify>,
 }
 
 /// What a [`Prober`] read at one primary.
@@ -153,25 +154,25 @@ impl Tracking {
     /// Arms every primary: the client would arm just one.
     async fn arm(&mut self) -> Result<()> {
         let client = self.link.client();
-        let on = |prefix: &str| (Toggle::On, None, prefix.to_owned(), true, false, false, false);
-        let wrong = |error| classify::read("core.track", &error);
-        match client.cached_cluster_state() {
-            Some(state) => {
-                for node in state.unique_primary_nodes() {
-                    let (toggle, redirect, prefix, bcast, optin, optout, noloop) = on(&self.prefix);
-                    client
-                        .with_cluster_node(node)
-                        .client_tracking::<Value, _, _>(
-                            toggle, redirect, prefix, bcast, optin, optout, noloop,
-                        )
-                        .await
-                        .map_err(wrong)?;
-                }
-            }
-            None => client
-                .start_tracking(self.prefix.as_str(), true, false, false, false)
-                .await
-                .map_err(wrong)?,
+        let Some(state) = client.cached_cluster_state() else {
+            let prefix = self.prefix.as_str();
+            let armed = client.start_tracking(prefix, true, false, false, false).await;
+            return or_is_armed(client, armed).await;
+        };
+        for node in state.unique_primary_nodes() {
+            let at = client.with_cluster_node(node);
+            let prefix = self.prefix.clone();
+            let armed = at.client_tracking::<Value, _, _>(
+                Toggle::On,
+                None,
+                prefix,
+                true,
+                false,
+                false,
+                false,
+            );
+            let armed = armed.await.map(drop);
+            or_is_armed(&at, armed).await?;
         }
         Ok(())
     }
@@ -183,6 +184,19 @@ impl Tracking {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(self.patience);
         }
+    }
+}
+
+/// A server that is armed already refuses to be armed once more, as the prefixes overlap: whoever
+/// gave up waiting for the first answer cannot know.
+async fn or_is_armed<C: ClientInterface + Sync>(
+    client: &C,
+    armed: std::result::Result<(), FredError>,
+) -> Result<()> {
+    let Err(error) = armed else { return Ok(()) };
+    match client.client_trackinginfo::<Value>().await {
+        Ok(info) if says(&info, "bcast") => Ok(()),
+        _ => Err(classify::read("core.track", &error)),
     }
 }
 

@@ -219,6 +219,17 @@ async fn a_probe_reads_what_is_there_and_has_a_deaf_link_armed_anew() {
         assert_eq!(heard, Invalidation::All);
     }
     probe().await.expect("it is heard again");
+    // Whoever waits for other things, too, drops the wait in the midst of arming.
+    for _ in 0..50 {
+        prober.deaf.notify_one();
+        for _ in 0..2 {
+            while let Err(_) =
+                tokio::time::timeout(Duration::from_micros(200), tracking.next()).await
+            {
+            }
+        }
+    }
+    probe().await.expect("it is heard");
 }
 
 #[tokio::test]
