@@ -223,10 +223,8 @@ async fn a_probe_reads_what_is_there_and_has_a_deaf_link_armed_anew() {
     for _ in 0..50 {
         prober.deaf.notify_one();
         for _ in 0..2 {
-            while let Err(_) =
-                tokio::time::timeout(Duration::from_micros(200), tracking.next()).await
-            {
-            }
+            let soon = Duration::from_micros(200);
+            while tokio::time::timeout(soon, tracking.next()).await.is_err() {}
         }
     }
     probe().await.expect("it is heard");
