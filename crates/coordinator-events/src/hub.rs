@@ -255,7 +255,12 @@ pub(crate) fn jittered(
     clock: &Arc<dyn coordinator_core::clock::Clock>,
     pause: Duration,
 ) -> BoxFuture<'static, ()> {
-    clock.sleep(pause.mul_f64(0.5 + 0.5 * rand::random::<f64>()))
+    clock.sleep(pause_of(pause))
+}
+
+/// The half of a pause up to all of it.
+pub(crate) fn pause_of(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + 0.5 * rand::random::<f64>())
 }
 
 #[cfg(test)]
