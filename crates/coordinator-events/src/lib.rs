@@ -66,6 +66,7 @@ mod tasks;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 pub use consumer::{Consumer, Delivered, Delivery, Work};
 pub use cursor::Cursor;

@@ -5,6 +5,7 @@ mod faulty;
 mod scripts;
 mod stage;
 mod steps;
+mod topics;
 #[cfg(feature = "redis")]
 mod twins;
 mod workers;

@@ -303,6 +303,30 @@ async fn ten_thousand_readers_are_one_subscription_and_resume_with_few_commands(
     }
 }
 
+#[tokio::test]
+async fn ten_thousand_listeners_of_a_topic_are_one_subscription_and_one_look() {
+    let Scene { server, events, truth, proxy: _proxy } = scene().await;
+    let (topic, says) = (events.live("t").expect("a topic"), truth.live("t").expect("a topic"));
+    let scripts = server.calls_of("evalsha").await;
+    let opened = join_all((0..10_000).map(|_| topic.subscribe::<u32>())).await;
+    let mut all: Vec<_> = opened.into_iter().map(|opened| opened.expect("it listens")).collect();
+    let channels = server.channels().await.expect("an answer");
+    assert_eq!(channels.len(), 1, "{channels:?}");
+    for number in 0..20 {
+        says.publish("n", &number).await.expect("announced");
+    }
+    for listener in &mut all {
+        for expected in 0..20 {
+            match tokio::time::timeout(SOON, listener.next()).await.expect("in time") {
+                LiveItem::Event(event) => assert_eq!(event.data, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let asked = server.calls_of("evalsha").await - scripts;
+    assert!(asked < 100, "{asked} commands");
+}
+
 fn hash(step: &str) -> &'static str {
     let mut scripts = coordinator_events::SCRIPTS.iter();
     scripts.find(|script| script.name() == step).expect("a script").hash()

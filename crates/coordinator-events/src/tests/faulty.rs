@@ -2,7 +2,7 @@
 
 use crate::{
     backend::{
-        Announced, Attempt, Backend, Crew, Defer, Deferred, Entry, Feed, From, Letter, Page,
+        Announced, Attempt, Backend, Crew, Defer, Deferred, Entry, Feed, From, Heard, Letter, Page,
         Posted, Standing, Stored, Take, Taken,
     },
     cursor::Id,
@@ -15,6 +15,7 @@ use std::{
     future::ready,
     sync::{Arc, Mutex},
 };
+use tokio::sync::mpsc;
 
 /// How a step fails.
 #[derive(Debug, Clone, Copy)]
@@ -25,22 +26,51 @@ pub(super) enum Fault {
     Not(ErrorKind),
 }
 
+/// Says what followers hear.
+pub(super) type Tell = mpsc::UnboundedSender<Heard<Announced>>;
+
+struct Heeded(mpsc::UnboundedReceiver<Heard<Announced>>);
+
+impl Feed<Announced> for Heeded {
+    fn next(&mut self) -> BoxFuture<'_, Heard<Announced>> {
+        Box::pin(async {
+            match self.0.recv().await {
+                Some(heard) => heard,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Faulty {
     pub(super) inner: Arc<Embedded>,
     faults: Mutex<HashMap<&'static str, VecDeque<Fault>>>,
     calls: Mutex<HashMap<&'static str, usize>>,
+    told: Mutex<Option<mpsc::UnboundedReceiver<Heard<Announced>>>>,
 }
 
 impl Faulty {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let inner = Arc::new(Embedded::new(clock));
-        Arc::new(Self { inner, faults: Mutex::default(), calls: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            faults: Mutex::default(),
+            calls: Mutex::default(),
+            told: Mutex::default(),
+        })
     }
 
     /// The next steps of this name fail so.
     pub(super) fn fail(&self, step: &'static str, faults: &[Fault]) {
         self.faults.lock().unwrap().entry(step).or_default().extend(faults);
+    }
+
+    /// The next to follow a topic hears what is told here, and nothing else.
+    pub(super) fn tell(&self) -> Tell {
+        let (tell, told) = mpsc::unbounded_channel();
+        *self.told.lock().unwrap() = Some(told);
+        tell
     }
 
     /// How often a step was asked for.
@@ -107,7 +137,10 @@ impl Backend for Faulty {
     }
 
     fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<Announced>>>> {
-        self.step("follow", |inner| inner.follow(topic))
+        self.step("follow", |inner| match self.told.lock().unwrap().take() {
+            Some(told) => Box::pin(ready(Ok(Box::new(Heeded(told)) as Box<_>))),
+            None => inner.follow(topic),
+        })
     }
 
     fn take<'a>(&'a self, crew: &'a Crew, take: &'a Take) -> BoxFuture<'a, Result<Taken>> {
