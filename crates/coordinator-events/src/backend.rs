@@ -114,10 +114,15 @@ pub(crate) trait Feed<T>: Send {
     fn next(&mut self) -> BoxFuture<'_, Heard<T>>;
 }
 
+/// Tells one take from every other.
+pub(crate) type Token = [u8; 8];
+
 /// Takes work for a consumer of a group.
 #[derive(Debug, Clone)]
 pub(crate) struct Take {
     pub(crate) consumer: String,
+    /// The same for as long as no answer came.
+    pub(crate) token: Token,
     pub(crate) most: usize,
     pub(crate) lease_ms: u64,
     pub(crate) deliveries: u32,
@@ -140,6 +145,8 @@ pub(crate) struct Again {
 pub(crate) struct Taken {
     /// When something is due again, in ms.
     pub(crate) due_ms: Option<u64>,
+    /// For how long what was taken is still the consumer's.
+    pub(crate) left_ms: u64,
     pub(crate) buried: u64,
     pub(crate) again: Vec<Again>,
     /// Up to where was taken before; none if the group was not there.
@@ -149,11 +156,12 @@ pub(crate) struct Taken {
     pub(crate) new: Vec<Stored>,
 }
 
-/// A delivery: an event and how often it was delivered.
+/// A delivery: an event, and the take that it was delivered by. No other delivery of the event has
+/// the same, in whatever life of it or of its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) id: Id,
-    pub(crate) number: u32,
+    pub(crate) token: Token,
 }
 
 /// When a delivery is due again.
@@ -236,7 +244,7 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Listens to a topic; each announcement with its number.
     fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<Announced>>>>;
 
-    /// Takes work.
+    /// Takes work. While its lease lasts, the consumer's last token is answered the same again.
     fn take<'a>(&'a self, crew: &'a Crew, take: &'a Take) -> BoxFuture<'a, Result<Taken>>;
 
     /// Ends a delivery; whether it was under way.

@@ -1,23 +1,30 @@
 //! A consumer of a group, and what is delivered to it.
 
 use crate::{
-    backend::{Attempt, Taken},
+    backend::{Attempt, Taken, Token},
     cursor::{Cursor, Id},
     envelope::RawEvent,
     gap::{Gap, GapReason, Lost, hole},
-    group::{Group, Settled},
+    group::Group,
     hub::{Hub, jittered},
+    settle::{Lent, Settled},
     telemetry,
 };
-use coordinator_core::{Error, Result, clock::Instant, key::Name};
+use coordinator_core::{Error, ErrorKind, Result, clock::Instant, key::Name};
 use futures::{
     FutureExt as _,
     future::{Either, select},
 };
 use serde::de::DeserializeOwned;
 use std::{
-    collections::VecDeque, fmt::Display, future::Future, panic::AssertUnwindSafe, pin::pin,
-    sync::Arc, time::Duration,
+    collections::VecDeque,
+    convert::Infallible,
+    fmt::Display,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -25,17 +32,23 @@ use tokio::sync::watch;
 const LOOK: Duration = Duration::from_secs(5);
 /// How soon work is asked for again where that failed: first, and at the most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// For how long a refusal may be that of a failover, for whoever runs.
+const REFUSED: Duration = Duration::from_secs(30);
 
 /// A consumer of a group, from [`Group::consumer`].
 #[derive(Debug)]
 pub struct Consumer {
-    group: Group,
+    group: Arc<Group>,
     name: Name,
     hub: Arc<Hub>,
     head: watch::Receiver<u64>,
     /// Up to where the group has taken, as far as is known.
     at: Option<Id>,
     ready: VecDeque<Ready>,
+    /// A take that no answer has come to.
+    asking: Option<Token>,
+    /// Since when the server refuses.
+    refused: Option<Instant>,
     /// When something is due again, if anything is.
     due: Option<Duration>,
 }
@@ -43,8 +56,7 @@ pub struct Consumer {
 #[derive(Debug)]
 enum Ready {
     Gap(Gap),
-    /// It is this consumer's until then.
-    Delivery(RawEvent, Attempt, Instant),
+    Delivery(RawEvent, Lent),
 }
 
 /// What a consumer is given.
@@ -66,8 +78,8 @@ pub struct Delivery<T> {
     /// Its data.
     pub data: T,
     raw: RawEvent,
-    attempt: Attempt,
-    group: Group,
+    lent: Mutex<Lent>,
+    group: Arc<Group>,
 }
 
 impl<T> Delivery<T> {
@@ -78,18 +90,27 @@ impl<T> Delivery<T> {
 
     /// Which delivery of the event this is, from 1 on.
     pub fn attempt(&self) -> u32 {
-        self.attempt.number
+        self.lent().number
+    }
+
+    fn lent(&self) -> Lent {
+        *self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is done, for good.
     ///
+    /// Where no answer comes it is asked again, after 20 ms at first and every second at the most,
+    /// for as long as the lease lasts; each try takes no longer than a command may. So it returns
+    /// by the end of the lease and one command timeout.
+    ///
     /// # Errors
-    /// As [`Events::publish`](crate::Events::publish).
+    /// As [`Events::publish`](crate::Events::publish); `Unavailable` and `Indeterminate` only once
+    /// the lease is over.
     ///
     /// # Cancel safety
     /// Dropping the future leaves it open whether it is done.
     pub async fn ack(self) -> Result<Settled> {
-        Ok(if self.group.ack(self.attempt).await? { Settled::Done } else { Settled::Gone })
+        Ok(if self.group.ack(self.lent()).await? { Settled::Done } else { Settled::Gone })
     }
 
     /// It takes longer: the lease begins anew, so that nobody else is given it meanwhile.
@@ -100,19 +121,24 @@ impl<T> Delivery<T> {
     /// # Cancel safety
     /// Cancel safe: at worst the lease began anew.
     pub async fn extend(&self) -> Result<Settled> {
-        Ok(if self.group.extend(self.attempt).await? { Settled::Done } else { Settled::Gone })
+        let until = self.group.backend().clock().now() + self.group.options.lease;
+        if !self.group.extend(self.lent().attempt).await? {
+            return Ok(Settled::Gone);
+        }
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner).until = until;
+        Ok(Settled::Done)
     }
 
     /// It failed, and is delivered again after the group's pause; or is a dead letter from now on
-    /// if it was delivered as often as may be.
+    /// if it was delivered as often as may be. Asked again as [`ack`](Self::ack).
     ///
     /// # Errors
-    /// As [`Events::publish`](crate::Events::publish).
+    /// As [`ack`](Self::ack).
     ///
     /// # Cancel safety
     /// Dropping the future leaves it open; at worst it is delivered when the lease is over.
     pub async fn retry(self, why: &str) -> Result<Settled> {
-        self.group.retry(self.attempt, None, why).await
+        self.group.retry(self.lent(), None, why).await
     }
 
     /// The same after a pause of the caller's.
@@ -123,10 +149,10 @@ impl<T> Delivery<T> {
     /// # Cancel safety
     /// As [`retry`](Self::retry).
     pub async fn retry_after(self, pause: Duration, why: &str) -> Result<Settled> {
-        self.group.retry(self.attempt, Some(pause), why).await
+        self.group.retry(self.lent(), Some(pause), why).await
     }
 
-    /// It will never succeed: it is a dead letter from now on.
+    /// It will never succeed: it is a dead letter from now on. Asked again as [`ack`](Self::ack).
     ///
     /// # Errors
     /// As [`retry`](Self::retry).
@@ -134,30 +160,36 @@ impl<T> Delivery<T> {
     /// # Cancel safety
     /// As [`retry`](Self::retry).
     pub async fn bury(self, why: &str) -> Result<Settled> {
-        Ok(if self.group.bury(self.attempt, why).await? { Settled::Buried } else { Settled::Gone })
+        Ok(if self.group.bury(self.lent(), why).await? { Settled::Buried } else { Settled::Gone })
     }
 }
 
 impl Consumer {
     pub(crate) fn new(group: Group, name: Name, hub: Arc<Hub>) -> Self {
         let head = hub.head();
-        Self { group, name, hub, head, at: None, ready: VecDeque::new(), due: None }
+        let (group, ready) = (Arc::new(group), VecDeque::new());
+        Self { group, name, hub, head, at: None, ready, asking: None, refused: None, due: None }
     }
 
     /// The next event to work on, waiting for as long as it takes; outlasts outages. What cannot be
     /// decoded becomes a dead letter by itself.
     ///
+    /// # Errors
+    /// [`Rejected`](ErrorKind::Rejected) if the server refuses,
+    /// [`Corrupt`](ErrorKind::Corrupt) if what is stored there cannot be: waiting
+    /// does not help. The next call asks again.
+    ///
     /// # Cancel safety
-    /// Cancel safe, but what was being asked for is delivered again only after a lease.
-    pub async fn next<T: DeserializeOwned>(&mut self) -> Work<T> {
+    /// Cancel safe: what was being asked for comes with the next call.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Work<T>> {
         let mut pause = AGAIN.0;
         loop {
             match self.ready.pop_front() {
                 // It waited too long behind others, and is due again by now.
-                Some(Ready::Delivery(_, _, until)) if until <= self.now() => {}
+                Some(Ready::Delivery(_, lent)) if lent.until <= self.now() => {}
                 Some(ready) => {
                     if let Some(work) = self.given(ready).await {
-                        return work;
+                        return Ok(work);
                     }
                 }
                 None => match self.take().await {
@@ -166,6 +198,7 @@ impl Consumer {
                         pause = AGAIN.0;
                         self.wait().await;
                     }
+                    Err(error) if !error.is_retryable() => return Err(error),
                     Err(error) => {
                         tracing::debug!(error = %error.chain(), "no work could be taken");
                         jittered(self.hub.backend.clock(), pause).await;
@@ -184,7 +217,7 @@ impl Consumer {
     /// As [`Events::position`](crate::Events::position).
     ///
     /// # Cancel safety
-    /// Dropping the future settles nothing: what was taken is delivered again after a lease.
+    /// Dropping the future settles nothing: what was being asked for comes with the next call.
     pub async fn at_once<T: DeserializeOwned>(&mut self) -> Result<Vec<Work<T>>> {
         if self.ready.is_empty() {
             self.take().await?;
@@ -203,13 +236,13 @@ impl Consumer {
                 telemetry::gap(&gap);
                 Some(Work::Gap(gap))
             }
-            Ready::Delivery(raw, attempt, _) => match raw.decode() {
+            Ready::Delivery(raw, lent) => match raw.decode() {
                 Ok(data) => {
-                    let group = self.group.clone();
-                    Some(Work::Delivery(Delivery { data, raw, attempt, group }))
+                    let (lent, group) = (Mutex::new(lent), self.group.clone());
+                    Some(Work::Delivery(Delivery { data, raw, lent, group }))
                 }
                 Err(error) => {
-                    self.unreadable(attempt, &error).await;
+                    self.unreadable(lent, &error).await;
                     None
                 }
             },
@@ -220,10 +253,12 @@ impl Consumer {
         self.hub.backend.clock().now()
     }
 
-    async fn unreadable(&self, attempt: Attempt, error: &Error) {
+    async fn unreadable(&self, lent: Lent, error: &Error) {
         telemetry::unreadable();
         let why = format!("unreadable: {}", error.chain());
-        if let Err(error) = self.group.bury(attempt, &why).await {
+        // Once: nobody waits for what is delivered again anyway.
+        let once = Lent { until: self.now(), ..lent };
+        if let Err(error) = self.group.bury(once, &why).await {
             // It is delivered again, and buried then.
             tracing::debug!(error = %error.chain(), "an unreadable event could not be buried");
         }
@@ -233,16 +268,19 @@ impl Consumer {
     async fn take(&mut self) -> Result<bool> {
         // What is published from here on wakes it again.
         self.head.mark_unchanged();
-        let until = self.now() + self.group.options.lease;
-        let taken = self.group.take(&self.name, self.group.options.batch, self.at).await?;
-        let Taken { due_ms, again, from, to, new, .. } = taken;
+        let now = self.now();
+        let token = *self.asking.get_or_insert_with(rand::random);
+        let taken = self.group.take(&self.name, token, self.group.options.batch, self.at).await?;
+        (self.asking, self.refused) = (None, None);
+        let Taken { due_ms, left_ms, again, from, to, new, .. } = taken;
+        let until = now + Duration::from_millis(left_ms);
+        let lent = |id, number| Lent { attempt: Attempt { id, token }, number, until };
         self.due = due_ms.map(Duration::from_millis);
         let known = from.or(self.at).or(self.group.begins_after());
         self.at = Some(to);
         for again in again {
             let raw = RawEvent::new(Cursor::new(again.id, again.nonce), &again.envelope);
-            let attempt = Attempt { id: again.id, number: again.deliveries };
-            self.ready.push_back(Ready::Delivery(raw, attempt, until));
+            self.ready.push_back(Ready::Delivery(raw, lent(again.id, again.deliveries)));
         }
         let mut at = known.map(|id| Cursor { id, nonce: None });
         if let Some(from) = at
@@ -261,8 +299,7 @@ impl Consumer {
             }
             at = Some(here);
             let raw = RawEvent::new(here, &stored.envelope);
-            let attempt = Attempt { id: stored.id, number: 1 };
-            self.ready.push_back(Ready::Delivery(raw, attempt, until));
+            self.ready.push_back(Ready::Delivery(raw, lent(stored.id, 1)));
         }
         Ok(!self.ready.is_empty())
     }
@@ -276,11 +313,18 @@ impl Consumer {
 
     /// Works for as long as it is polled: hands each event to a handler, renews its lease while the
     /// handler works, and settles it by what the handler says. A handler that fails or panics has
-    /// its event delivered again after the group's pause.
+    /// its event delivered again after the group's pause. Outlasts outages and failovers.
+    ///
+    /// # Errors
+    /// It ends with nothing else: [`Corrupt`](ErrorKind::Corrupt) if what is stored there cannot
+    /// be, [`Rejected`](ErrorKind::Rejected) if the server has refused for 30 s.
     ///
     /// # Cancel safety
     /// Dropping the future drops the handler; its event is delivered again after a lease.
-    pub async fn run<T, F, E>(mut self, mut handler: impl FnMut(Delivered<T>) -> F)
+    pub async fn run<T, F, E>(
+        mut self,
+        mut handler: impl FnMut(Delivered<T>) -> F,
+    ) -> Result<Infallible>
     where
         T: DeserializeOwned,
         F: Future<Output = std::result::Result<(), E>>,
@@ -288,20 +332,25 @@ impl Consumer {
     {
         loop {
             let delivery = match self.next::<T>().await {
-                Work::Delivery(delivery) => delivery,
-                Work::Gap(gap) => {
+                Ok(Work::Delivery(delivery)) => delivery,
+                Ok(Work::Gap(gap)) => {
                     tracing::warn!(?gap, "events were gone before their group came to them");
                     continue;
                 }
+                Err(error) => {
+                    self.endure(error).await?;
+                    continue;
+                }
             };
-            let Delivery { data, raw, attempt, group } = delivery;
-            let given = Delivered { data, raw, attempt: attempt.number };
+            let mut lent = delivery.lent();
+            let Delivery { data, raw, group, .. } = delivery;
+            let given = Delivered { data, raw, attempt: lent.number };
             let handled = AssertUnwindSafe(async { handler(given).await }).catch_unwind();
-            let outcome = self.renewing(&group, attempt, handled).await;
+            let outcome = self.renewing(&group, &mut lent, handled).await;
             let settled = match outcome {
-                Ok(Ok(())) => group.ack(attempt).await.map(drop),
-                Ok(Err(error)) => group.retry(attempt, None, &error.to_string()).await.map(drop),
-                Err(_) => group.retry(attempt, None, "the handler panicked").await.map(drop),
+                Ok(Ok(())) => group.ack(lent).await.map(drop),
+                Ok(Err(error)) => group.retry(lent, None, &error.to_string()).await.map(drop),
+                Err(_) => group.retry(lent, None, "the handler panicked").await.map(drop),
             };
             if let Err(error) = settled {
                 tracing::warn!(error = %error.chain(), "a delivery could not be settled");
@@ -309,12 +358,26 @@ impl Consumer {
         }
     }
 
+    /// Waits a while after a refusal, which may be a failover's: unless it has lasted.
+    async fn endure(&mut self, error: Error) -> Result<()> {
+        let now = self.now();
+        if self.refused.is_none() {
+            tracing::warn!(error = %error.chain(), "no work could be taken");
+        }
+        let since = *self.refused.get_or_insert(now);
+        if error.kind() != ErrorKind::Rejected || now.saturating_since(since) >= REFUSED {
+            return Err(error);
+        }
+        jittered(self.hub.backend.clock(), AGAIN.1).await;
+        Ok(())
+    }
+
     /// Renews the lease of what is worked on and of what waits behind it, three times a lease.
     /// The work goes on meanwhile, however long the server takes.
     async fn renewing<O>(
         &mut self,
         group: &Group,
-        attempt: Attempt,
+        lent: &mut Lent,
         work: impl Future<Output = O>,
     ) -> O {
         let mut work = pin!(work);
@@ -326,7 +389,7 @@ impl Consumer {
             }
             let until = self.now() + group.options.lease;
             let renewed = {
-                let renewal = pin!(self.renew(group, attempt));
+                let renewal = pin!(self.renew(group, lent.attempt));
                 match select(work, renewal).await {
                     Either::Left((outcome, _)) => return outcome,
                     Either::Right((renewed, rest)) => {
@@ -335,11 +398,13 @@ impl Consumer {
                     }
                 }
             };
-            for ready in &mut self.ready {
-                if let Ready::Delivery(_, attempt, known) = ready
-                    && renewed.contains(attempt)
-                {
-                    *known = until;
+            let waiting = self.ready.iter_mut().filter_map(|ready| match ready {
+                Ready::Delivery(_, waiting) => Some(waiting),
+                Ready::Gap(_) => None,
+            });
+            for lent in waiting.chain(std::iter::once(&mut *lent)) {
+                if renewed.contains(&lent.attempt) {
+                    lent.until = until;
                 }
             }
         }
@@ -348,7 +413,7 @@ impl Consumer {
     /// What was renewed, of what is worked on and what waits.
     async fn renew(&self, group: &Group, attempt: Attempt) -> Vec<Attempt> {
         let waiting = self.ready.iter().filter_map(|ready| match ready {
-            Ready::Delivery(_, attempt, _) => Some(*attempt),
+            Ready::Delivery(_, lent) => Some(lent.attempt),
             Ready::Gap(_) => None,
         });
         let all = std::iter::once(attempt).chain(waiting);
@@ -417,7 +482,7 @@ mod tests {
         };
         let limit = Duration::from_secs(10);
         tokio::select! {
-            () = one.run(handler) => panic!("it ended"),
+            ended = one.run(handler) => panic!("it ended: {ended:?}"),
             () = watched => {}
             () = tokio::time::sleep(limit) => panic!("it waits"),
         }

@@ -15,7 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use coordinator_core::{BoxFuture, Result, clock::Clock, key::Name};
-use groups::Group;
+use groups::{Group, Told};
 use std::{
     collections::HashMap,
     fmt,
@@ -50,6 +50,8 @@ struct State {
     once: HashMap<(String, String), Expiring<Id>>,
     topics: HashMap<String, Expiring<u64>>,
     groups: HashMap<Crew, Expiring<Group>>,
+    /// By group and consumer.
+    told: HashMap<(Crew, String), Expiring<Told>>,
     listeners: HashMap<String, broadcast::Sender<Stored>>,
     followers: HashMap<String, broadcast::Sender<Announced>>,
     writes: u64,
@@ -79,6 +81,7 @@ impl State {
             self.reigns.retain(|_, ((), until)| *until >= now);
             self.once.retain(|_, (_, until)| *until >= now);
             self.topics.retain(|_, (_, until)| *until >= now);
+            self.told.retain(|_, (_, until)| *until >= now);
             self.groups.retain(|_, (_, until)| *until >= now);
             self.listeners.retain(|_, sender| sender.receiver_count() > 0);
             self.followers.retain(|_, sender| sender.receiver_count() > 0);

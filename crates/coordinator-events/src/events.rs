@@ -12,6 +12,7 @@ use crate::{
     publish::Publish,
     subscribe::Subscribe,
     telemetry,
+    topic::Topics,
 };
 use coordinator_core::{
     Error, Result,
@@ -70,6 +71,7 @@ pub(crate) struct Options {
 pub(crate) struct Inner {
     pub(crate) backend: Arc<dyn Backend>,
     hubs: Mutex<HashMap<String, Weak<Hub>>>,
+    pub(crate) topics: Topics,
     pub(crate) epochs: Epochs,
 }
 
@@ -110,7 +112,8 @@ impl Events {
             payload_max: Self::MAX_PAYLOAD,
             room: Room { events: 1024, bytes: 4 * 1024 * 1024 },
         };
-        let inner = Inner { backend, hubs: Mutex::default(), epochs: Epochs::default() };
+        let (hubs, topics) = (Mutex::default(), Topics::default());
+        let inner = Inner { backend, hubs, topics, epochs: Epochs::default() };
         Self { inner: Arc::new(inner), options }
     }
 
@@ -152,9 +155,10 @@ impl Events {
         self
     }
 
-    /// How much of a scope is kept in this process for its readers: 1,024 events and 4 MiB unless
-    /// set. Slower readers get by as [`SlowReader`](crate::SlowReader) says. For scopes that nobody
-    /// in this process reads yet.
+    /// How much of a scope or live topic is kept in this process for its readers: 1,024 events and
+    /// 4 MiB unless set. Slower readers get by as [`SlowReader`](crate::SlowReader) says, and are
+    /// told what they lost of a live topic. For scopes and topics that nobody in this process reads
+    /// yet.
     pub fn with_local_ring(mut self, events: usize, bytes: usize) -> Self {
         self.options.room = Room { events, bytes };
         self
@@ -266,6 +270,10 @@ impl Events {
 
     pub(crate) fn source(&self) -> &str {
         &self.options.source
+    }
+
+    pub(crate) fn room(&self) -> Room {
+        self.options.room
     }
 
     pub(crate) fn payload_max(&self) -> usize {

@@ -1,19 +1,16 @@
 //! Groups: the events of a scope as work, each for one consumer, until it is done.
 
 use crate::{
-    backend::{Attempt, Backend, Crew, Defer, Deferred, Take, Taken},
+    backend::{Backend, Crew, Take, Taken, Token},
     consumer::Consumer,
     cursor::{Cursor, Id},
     envelope::RawEvent,
     events::{Events, in_ms},
     hub::Hub,
-    telemetry::{self, Ended},
 };
 use coordinator_core::{Result, key::Name};
 use std::{sync::Arc, time::Duration};
 
-/// The longest reason that is kept, in bytes.
-const REASON_MAX: usize = 512;
 /// How many dead letters a page has.
 const LETTERS: usize = 100;
 
@@ -33,8 +30,8 @@ pub struct Group {
 pub(crate) struct Options {
     begin: Option<Id>,
     pub(crate) lease: Duration,
-    deliveries: u32,
-    backoff: (Duration, Duration),
+    pub(crate) deliveries: u32,
+    pub(crate) backoff: (Duration, Duration),
     ttl: Duration,
     pub(crate) batch: usize,
 }
@@ -103,11 +100,11 @@ impl Group {
         self.options.begin.filter(|begin| *begin != Id::START)
     }
 
-    fn ttl_ms(&self) -> u64 {
+    pub(crate) fn ttl_ms(&self) -> u64 {
         in_ms(self.options.ttl)
     }
 
-    fn backend(&self) -> &Arc<dyn Backend> {
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
         &self.events.inner.backend
     }
 
@@ -124,7 +121,7 @@ impl Group {
         let hub: Arc<Hub> = self.events.hub(&self.crew.scope).await?;
         if self.options.begin.is_none() {
             // From now on: not from when it asks for work.
-            self.take(&name, 0, None).await?;
+            self.take(&name, rand::random(), 0, None).await?;
         }
         Ok(Consumer::new(self.clone(), name, hub))
     }
@@ -132,11 +129,13 @@ impl Group {
     pub(crate) async fn take(
         &self,
         consumer: &Name,
+        token: Token,
         most: usize,
         from: Option<Id>,
     ) -> Result<Taken> {
         let take = Take {
             consumer: consumer.encoded().to_owned(),
+            token,
             most,
             lease_ms: in_ms(self.options.lease),
             deliveries: self.options.deliveries,
@@ -145,58 +144,6 @@ impl Group {
             ttl_ms: self.ttl_ms(),
         };
         self.backend().take(&self.crew, &take).await
-    }
-
-    pub(crate) async fn ack(&self, attempt: Attempt) -> Result<bool> {
-        let done = self.backend().ack(&self.crew, attempt).await?;
-        telemetry::delivered(if done { Ended::Acked } else { Ended::Gone });
-        Ok(done)
-    }
-
-    pub(crate) async fn extend(&self, attempt: Attempt) -> Result<bool> {
-        let defer = self.defer(self.options.lease, "");
-        Ok(self.backend().defer(&self.crew, attempt, &defer).await? == Deferred::Done)
-    }
-
-    pub(crate) async fn retry(
-        &self,
-        attempt: Attempt,
-        after: Option<Duration>,
-        why: &str,
-    ) -> Result<Settled> {
-        let after = after.unwrap_or_else(|| self.pause(attempt.number));
-        let why = if why.is_empty() { "it failed" } else { why };
-        let defer = self.defer(after, why);
-        let (settled, ended) = match self.backend().defer(&self.crew, attempt, &defer).await? {
-            Deferred::Done => (Settled::Done, Ended::Retried),
-            Deferred::Buried => (Settled::Buried, Ended::Buried),
-            Deferred::Gone => (Settled::Gone, Ended::Gone),
-        };
-        telemetry::delivered(ended);
-        Ok(settled)
-    }
-
-    pub(crate) async fn bury(&self, attempt: Attempt, why: &str) -> Result<bool> {
-        let why = reason(why);
-        let done = self.backend().bury(&self.crew, attempt, &why, self.ttl_ms()).await?;
-        telemetry::delivered(if done { Ended::Buried } else { Ended::Gone });
-        Ok(done)
-    }
-
-    fn defer(&self, after: Duration, why: &str) -> Defer {
-        Defer {
-            in_ms: in_ms(after),
-            reason: reason(why),
-            deliveries: self.options.deliveries,
-            ttl_ms: self.ttl_ms(),
-        }
-    }
-
-    /// How long after so many deliveries the next one is due.
-    fn pause(&self, deliveries: u32) -> Duration {
-        let (first, most) = self.options.backoff;
-        let doubled = first.saturating_mul(1 << deliveries.saturating_sub(1).min(20));
-        doubled.min(most).mul_f64(0.8 + 0.4 * rand::random::<f64>())
     }
 
     /// The dead letters, a hundred at a time, the oldest first; `skip` of them are passed over.
@@ -222,6 +169,7 @@ impl Group {
     }
 
     /// Delivers a dead letter again, at once and as if for the first time; whether there was one.
+    /// Whoever had it before it died cannot settle it any more.
     ///
     /// # Errors
     /// As [`Events::publish`].
@@ -275,18 +223,6 @@ impl Group {
     }
 }
 
-/// What became of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Settled {
-    /// As it was asked.
-    Done,
-    /// It had been delivered as often as may be: it is a dead letter.
-    Buried,
-    /// Its time was over, and it is delivered to another consumer, or settled already.
-    Gone,
-}
-
 /// How a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -319,15 +255,4 @@ pub struct DeadLetter {
     pub consumer: String,
     /// Why it failed, the last time; empty if nobody said.
     pub reason: String,
-}
-
-/// Of a length, and without zero bytes, which end a text in a script.
-fn reason(why: &str) -> String {
-    let mut reason: String = why.chars().filter(|char| *char != '\0').collect();
-    let mut end = reason.len().min(REASON_MAX);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason.truncate(end);
-    reason
 }

@@ -9,7 +9,8 @@ use crate::{
     cursor::Cursor,
     gap::behind,
     ring::{Accepted, Ring},
-    tasks, telemetry,
+    tasks,
+    telemetry::{self, Trouble},
 };
 use coordinator_core::{BoxFuture, Result, key::Name};
 use futures::future::{Either, select};
@@ -47,6 +48,8 @@ pub(crate) struct Hub {
     live: OnceCell<()>,
     /// How often was asked where the scope ends.
     begun: AtomicU64,
+    /// Of pages that readers ask for themselves.
+    pub(crate) pages: Trouble,
     ends: tokio::sync::Mutex<Ends>,
 }
 
@@ -75,6 +78,7 @@ impl Hub {
             head: watch::channel(0).0,
             live: OnceCell::new(),
             begun: AtomicU64::new(0),
+            pages: Trouble::default(),
             ends: tokio::sync::Mutex::default(),
         }
     }
@@ -190,10 +194,10 @@ pub(crate) async fn end(backend: &dyn Backend, scope: &Name) -> Result<Cursor> {
     }))
 }
 
-/// Gives a scope up, unless a reader took it meanwhile: that one waits for what the pump hears.
-fn wanted(hub: Arc<Hub>) -> Option<Arc<Hub>> {
-    let taken = Arc::downgrade(&hub);
-    drop(hub);
+/// Gives a scope or topic up, unless somebody took it meanwhile, who waits for what its pump hears.
+pub(crate) fn wanted<T>(what: Arc<T>) -> Option<Arc<T>> {
+    let taken = Arc::downgrade(&what);
+    drop(what);
     taken.upgrade()
 }
 
@@ -205,6 +209,7 @@ async fn pump(mut hub: Arc<Hub>, mut feed: Box<dyn Feed<Stored>>) {
     let mut pause = AGAIN.0;
     // Something may be missing, and could not be read yet.
     let mut doubt = false;
+    let trouble = Trouble::default();
     loop {
         let (heard, idle) = match select(feed.next(), alarm).await {
             Either::Left((heard, rest)) => {
@@ -239,10 +244,13 @@ async fn pump(mut hub: Arc<Hub>, mut feed: Box<dyn Feed<Stored>>) {
             continue;
         }
         match hub.repair().await {
-            Ok(()) => (doubt, pause) = (false, AGAIN.0),
+            Ok(()) => {
+                trouble.over();
+                (doubt, pause) = (false, AGAIN.0);
+            }
             Err(error) => {
                 doubt |= !idle;
-                tracing::debug!(error = %error.chain(), "a scope could not be read");
+                trouble.met(&error, "a scope could not be read");
                 alarm = jittered(&clock, pause);
                 pause = (pause * 2).min(AGAIN.1);
             }
@@ -255,7 +263,12 @@ pub(crate) fn jittered(
     clock: &Arc<dyn coordinator_core::clock::Clock>,
     pause: Duration,
 ) -> BoxFuture<'static, ()> {
-    clock.sleep(pause.mul_f64(0.5 + 0.5 * rand::random::<f64>()))
+    clock.sleep(pause_of(pause))
+}
+
+/// The half of a pause up to all of it.
+pub(crate) fn pause_of(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + 0.5 * rand::random::<f64>())
 }
 
 #[cfg(test)]

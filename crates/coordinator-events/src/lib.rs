@@ -60,23 +60,26 @@ mod reader;
 #[cfg(feature = "redis")]
 mod redis;
 mod ring;
+mod settle;
 mod subscribe;
 mod tasks;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 pub use consumer::{Consumer, Delivered, Delivery, Work};
 pub use cursor::Cursor;
 pub use envelope::{Event, RawEvent};
 pub use events::Events;
 pub use gap::{Gap, GapReason, Lost};
-pub use group::{DeadLetter, Group, GroupStatus, Settled};
+pub use group::{DeadLetter, Group, GroupStatus};
 pub use live::{Live, LiveItem, LiveSubscription};
 pub use publish::{Ack, Publish, Published};
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use redis::SCRIPTS;
+pub use settle::Settled;
 pub use subscribe::{
     Item, Position, RawItem, RawSubscription, SlowReader, Subscribe, Subscription, Unreadable,
 };

@@ -115,9 +115,12 @@ impl Reader {
                     let Asked { resume, earliest, page } = asked.await;
                     self.asked = None;
                     match page {
-                        Ok(page) => self.page(page, earliest, resume),
+                        Ok(page) => {
+                            self.hub.pages.over();
+                            self.page(page, earliest, resume);
+                        }
                         Err(error) => {
-                            tracing::debug!(error = %error.chain(), "a page could not be read");
+                            self.hub.pages.met(&error, "a page of a scope could not be read");
                             jittered(self.hub.backend.clock(), pause).await;
                             pause = (pause * 2).min(AGAIN.1);
                         }

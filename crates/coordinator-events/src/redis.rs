@@ -130,6 +130,12 @@ impl Redis {
         }
     }
 
+    /// What a consumer was told last.
+    fn told(&self, crew: &Crew, consumer: &str) -> String {
+        let of = format!("{}:{}:{consumer}", crew.scope.encoded(), crew.group.encoded());
+        self.shard(&crew.scope).key("told", &of)
+    }
+
     /// Whether a step found what it was to change.
     async fn done(&self, script: &'static Script, crew: &Crew, args: Vec<Arg>) -> Result<bool> {
         Ok(self.fields(script, self.keys(crew), args).await?.int()? == 1)
@@ -146,6 +152,10 @@ fn size(value: usize) -> Arg {
 
 fn text(value: &impl ToString) -> Arg {
     value.to_string().as_str().into()
+}
+
+fn token(attempt: Attempt) -> Arg {
+    Bytes::copy_from_slice(&attempt.token).into()
 }
 
 fn strange(step: &'static str) -> Error {
@@ -354,12 +364,21 @@ impl Backend for Redis {
                 number(take.deliveries.into()),
                 take.begin.map_or_else(|| "$".into(), |id| text(&id)),
                 number(take.ttl_ms),
+                Bytes::copy_from_slice(&take.token).into(),
             ];
-            let mut fields = self.fields(&TAKE, self.keys(crew), args).await?;
+            let mut keys = self.keys(crew);
+            keys.push(self.told(crew, &take.consumer));
+            let mut fields = self.fields(&TAKE, keys, args).await?;
             fields.int()?;
             let due_ms = fields.int()?.try_into().ok();
-            let (buried, count) = (fields.unsigned()?, fields.unsigned()?);
-            let again = (0..count)
+            let (left_ms, buried) = (fields.unsigned()?, fields.unsigned()?);
+            let from = match fields.text()?.as_str() {
+                "*" => None,
+                from => Some(from.parse().map_err(|()| strange(STEP))?),
+            };
+            let to = id(STEP, &mut fields)?;
+            let (due, new) = (fields.unsigned()?, fields.unsigned()?);
+            let again = (0..due)
                 .map(|_| {
                     let id = id(STEP, &mut fields)?;
                     let deliveries = small(STEP, &mut fields)?;
@@ -367,19 +386,13 @@ impl Backend for Redis {
                     Ok(Again { id, deliveries, nonce, envelope })
                 })
                 .collect::<Result<_>>()?;
-            let from = match fields.text()?.as_str() {
-                "*" => None,
-                from => Some(from.parse().map_err(|()| strange(STEP))?),
-            };
-            let to = id(STEP, &mut fields)?;
-            let count = fields.unsigned()?;
-            let new = (0..count).map(|_| stored(STEP, &mut fields)).collect::<Result<_>>()?;
-            Ok(Taken { due_ms, buried, again, from, to, new })
+            let new = (0..new).map(|_| stored(STEP, &mut fields)).collect::<Result<_>>()?;
+            Ok(Taken { due_ms, left_ms, buried, again, from, to, new })
         })
     }
 
     fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<bool>> {
-        let args = vec![text(&attempt.id), number(attempt.number.into())];
+        let args = vec![text(&attempt.id), token(attempt)];
         Box::pin(self.done(&ACK, crew, args))
     }
 
@@ -392,7 +405,7 @@ impl Backend for Redis {
         Box::pin(async move {
             let args = vec![
                 text(&attempt.id),
-                number(attempt.number.into()),
+                token(attempt),
                 number(defer.in_ms),
                 defer.reason.as_str().into(),
                 number(defer.deliveries.into()),
@@ -413,8 +426,7 @@ impl Backend for Redis {
         reason: &'a str,
         ttl_ms: u64,
     ) -> BoxFuture<'a, Result<bool>> {
-        let args =
-            vec![text(&attempt.id), number(attempt.number.into()), reason.into(), number(ttl_ms)];
+        let args = vec![text(&attempt.id), token(attempt), reason.into(), number(ttl_ms)];
         Box::pin(self.done(&BURY, crew, args))
     }
 

@@ -1,14 +1,17 @@
 //! Port level: every step on both backends, and what the scripts alone can do wrong.
 
+mod faulty;
 #[cfg(feature = "redis")]
 mod scripts;
 mod stage;
 mod steps;
+mod topics;
 #[cfg(feature = "redis")]
 mod twins;
+mod workers;
 
 use crate::{
-    backend::{Attempt, Crew, Entry, Take},
+    backend::{Attempt, Crew, Entry, Take, Token},
     cursor::Id,
 };
 use bytes::Bytes;
@@ -40,8 +43,10 @@ fn crew(scope: &str, group: &str) -> Crew {
     Crew { scope: name(scope), group: name(group) }
 }
 
+/// One that was never asked for before.
 fn take(consumer: &str, most: usize) -> Take {
     Take {
+        token: rand::random(),
         consumer: consumer.to_owned(),
         most,
         lease_ms: 1000,
@@ -51,6 +56,6 @@ fn take(consumer: &str, most: usize) -> Take {
     }
 }
 
-fn attempt(id: Id, number: u32) -> Attempt {
-    Attempt { id, number }
+fn attempt(id: Id, token: Token) -> Attempt {
+    Attempt { id, token }
 }

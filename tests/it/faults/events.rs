@@ -6,7 +6,9 @@ mod servers;
 use super::{SECOND, background, connect, figures, now};
 use crate::topology::config;
 use coordinator_core::{ErrorKind, redis::Connection};
-use coordinator_events::{Cursor, Events, Item, LiveItem, Lost, Position, Published, Subscription};
+use coordinator_events::{
+    Cursor, Events, Item, LiveItem, Lost, Position, Published, Settled, Subscription, Work,
+};
 use coordinator_harness::{Builder, Proxy, RedisServer, Rule, eventually};
 use futures::future::join_all;
 use std::time::Duration;
@@ -302,6 +304,67 @@ async fn ten_thousand_readers_are_one_subscription_and_resume_with_few_commands(
 }
 
 #[tokio::test]
+async fn ten_thousand_listeners_of_a_topic_are_one_subscription_and_one_look() {
+    let Scene { server, events, truth, proxy: _proxy } = scene().await;
+    let (topic, says) = (events.live("t").expect("a topic"), truth.live("t").expect("a topic"));
+    let scripts = server.calls_of("evalsha").await;
+    let opened = join_all((0..10_000).map(|_| topic.subscribe::<u32>())).await;
+    let mut all: Vec<_> = opened.into_iter().map(|opened| opened.expect("it listens")).collect();
+    let channels = server.channels().await.expect("an answer");
+    assert_eq!(channels.len(), 1, "{channels:?}");
+    for number in 0..20 {
+        says.publish("n", &number).await.expect("announced");
+    }
+    for listener in &mut all {
+        for expected in 0..20 {
+            match tokio::time::timeout(SOON, listener.next()).await.expect("in time") {
+                LiveItem::Event(event) => assert_eq!(event.data, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let asked = server.calls_of("evalsha").await - scripts;
+    assert!(asked < 100, "{asked} commands");
+}
+
+fn hash(step: &str) -> &'static str {
+    let mut scripts = coordinator_events::SCRIPTS.iter();
+    scripts.find(|script| script.name() == step).expect("a script").hash()
+}
+
+#[tokio::test]
+async fn work_whose_take_and_ack_had_no_answer_is_no_dead_letter() {
+    let Scene { proxy, events, truth, server: _server } = scene().await;
+    publish(&truth, "s", 7).await;
+    let group = |events: &Events| events.group("s", "g").expect("a group").with_max_deliveries(1);
+    let mut one = group(&events).consumer("one").await.expect("a consumer");
+    for step in ["events.take", "events.ack"] {
+        proxy.rule(Rule::script(hash(step)).nth(1).on_reply().drop_frame());
+    }
+    let work = tokio::time::timeout(SOON, one.next::<u32>()).await.expect("in time");
+    let Ok(Work::Delivery(delivery)) = work else { panic!("{work:?}") };
+    assert_eq!((delivery.data, delivery.attempt()), (7, 1));
+    let settled = tokio::time::timeout(SOON, delivery.ack()).await.expect("in time");
+    assert_eq!(settled.expect("an answer"), Settled::Done);
+    let status = group(&truth).status().await.expect("an answer").expect("it is there");
+    assert_eq!((status.pending, status.dead), (0, 0));
+}
+
+#[tokio::test]
+async fn a_consumer_that_may_not_take_is_told() {
+    let builder = RedisServer::builder().config("user", "idle on >pw ~* &* +@all");
+    let server = builder.start().await.expect("a server");
+    let credentials = coordinator_core::config::Credentials::fixed(Some("idle"), "pw");
+    let config = config(&server.url()).with_credentials(credentials);
+    let connection = Connection::connect(config).await.expect("a connection");
+    let events = Events::redis(&connection);
+    let mut one = events.group("s", "g").expect("a group").consumer("one").await.expect("it reads");
+    server.command(&["ACL", "SETUSER", "idle", "-zcard"]).await.expect("an answer");
+    let refused = tokio::time::timeout(SOON, one.next::<u32>()).await.expect("in time");
+    assert_eq!(refused.expect_err("it is forbidden").kind(), ErrorKind::Rejected);
+}
+
+#[tokio::test]
 async fn work_goes_on_while_its_renewal_has_no_answer() {
     let server = crate::topology::builder().start().await.expect("a server");
     let proxy = Proxy::start(server.addr()).await.expect("a proxy");
@@ -310,9 +373,7 @@ async fn work_goes_on_while_its_renewal_has_no_answer() {
     publish(&events, "s", 0).await;
     let group = events.group("s", "g").expect("a group").with_lease(SECOND);
     let one = group.consumer("one").await.expect("a consumer");
-    let mut scripts = coordinator_events::SCRIPTS.iter();
-    let defer = scripts.find(|script| script.name() == "events.defer").expect("a script").hash();
-    let held = proxy.rule(Rule::script(defer).on_request().hold());
+    let held = proxy.rule(Rule::script(hash("events.defer")).on_request().hold());
     let (done, mut all_done) = tokio::sync::mpsc::unbounded_channel();
     let handler = |_: coordinator_events::Delivered<u32>| async {
         eventually(SOON, "it is renewed", async || held.hits() > 0).await;
@@ -320,7 +381,7 @@ async fn work_goes_on_while_its_renewal_has_no_answer() {
         Ok::<(), String>(())
     };
     tokio::select! {
-        () = one.run(handler) => panic!("it ended"),
+        ended = one.run(handler) => panic!("it ended: {ended:?}"),
         heard = tokio::time::timeout(SOON, all_done.recv()) => assert_eq!(heard, Ok(Some(()))),
     }
 }
@@ -329,11 +390,7 @@ async fn work_goes_on_while_its_renewal_has_no_answer() {
 async fn a_lost_answer_is_found_by_the_key() {
     let Scene { proxy, events, truth, server: _server } = scene().await;
     publish(&events, "s", 0).await;
-    let publish_sha = {
-        let mut all = coordinator_events::SCRIPTS.iter();
-        all.find(|script| script.name() == "events.publish").expect("a script").hash()
-    };
-    proxy.rule(Rule::script(publish_sha).nth(1).on_reply().drop_frame());
+    proxy.rule(Rule::script(hash("events.publish")).nth(1).on_reply().drop_frame());
     let lost = events.publish("s", "n", &1).idempotent("k").await;
     assert_eq!(lost.expect_err("no answer").kind(), ErrorKind::Indeterminate);
     let mut again = None;

@@ -2,7 +2,9 @@
 
 use super::{State, live, ms};
 use crate::{
-    backend::{Again, Attempt, Crew, Defer, Deferred, Letter, Standing, Stored, Take, Taken},
+    backend::{
+        Again, Attempt, Crew, Defer, Deferred, Letter, Standing, Stored, Take, Taken, Token,
+    },
     cursor::{Id, Nonce},
 };
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 #[derive(Debug, Clone)]
 struct Work {
     deliveries: u32,
+    token: Token,
     consumer: String,
     reason: String,
     due: i64,
@@ -44,16 +47,18 @@ impl Group {
         Some(work)
     }
 
+    fn held(&self, attempt: Attempt) -> Option<&Work> {
+        self.work.get(&attempt.id).filter(|work| work.token == attempt.token)
+    }
+
     /// Ends the delivery that is under way.
     pub(super) fn end(&mut self, attempt: Attempt) -> Option<()> {
-        let work = self.work.get(&attempt.id)?;
-        (work.deliveries == attempt.number).then_some(())?;
+        self.held(attempt)?;
         self.remove(attempt.id).map(drop)
     }
 
     pub(super) fn bury(&mut self, attempt: Attempt, reason: Option<&str>, now: i64) -> bool {
-        let Some(work) = self.work.get(&attempt.id) else { return false };
-        if work.deliveries != attempt.number {
+        if self.held(attempt).is_none() {
             return false;
         }
         let Some(work) = self.remove(attempt.id) else { return false };
@@ -72,13 +77,9 @@ impl Group {
     }
 
     pub(super) fn defer(&mut self, attempt: Attempt, defer: &Defer, now: i64) -> Deferred {
-        let Some(work) = self.work.get(&attempt.id) else { return Deferred::Gone };
-        if work.deliveries != attempt.number {
-            return Deferred::Gone;
-        }
-        let mut work = work.clone();
+        let Some(mut work) = self.held(attempt).cloned() else { return Deferred::Gone };
         if !defer.reason.is_empty() {
-            if attempt.number >= defer.deliveries {
+            if work.deliveries >= defer.deliveries {
                 self.bury(attempt, Some(&defer.reason), now);
                 return Deferred::Buried;
             }
@@ -98,7 +99,9 @@ impl Group {
         let Some(letter) = self.forget_letter(id) else { return false };
         if again {
             let Letter { consumer, reason, nonce, envelope, .. } = letter;
-            let work = Work { deliveries: 0, consumer, reason, due: now, nonce, envelope };
+            // Counted anew. Nobody has it, however many had it in the life before.
+            let (deliveries, token) = (0, Token::default());
+            let work = Work { deliveries, token, consumer, reason, due: now, nonce, envelope };
             self.put(id, work);
         }
         true
@@ -114,6 +117,10 @@ impl Group {
         Standing { under_way, due, dead, at: self.at, last }
     }
 
+    fn due_ms(&self, now: i64) -> Option<u64> {
+        self.due.first().map(|(due, _)| u64::try_from(due - now).unwrap_or(0))
+    }
+
     fn take_due(&mut self, take: &Take, now: i64) -> (u64, Vec<Again>) {
         let due: Vec<Id> = self
             .due
@@ -126,11 +133,12 @@ impl Group {
         for id in due {
             let Some(mut work) = self.work.get(&id).cloned() else { continue };
             if work.deliveries >= take.deliveries {
-                self.bury(Attempt { id, number: work.deliveries }, None, now);
+                self.bury(Attempt { id, token: work.token }, None, now);
                 buried += 1;
                 continue;
             }
             work.deliveries += 1;
+            work.token = take.token;
             work.consumer.clone_from(&take.consumer);
             work.due = now + ms(take.lease_ms);
             again.push(Again {
@@ -145,8 +153,34 @@ impl Group {
     }
 }
 
+/// What a consumer was told last, and to which take.
+pub(super) type Told = (Token, Taken);
+
 impl State {
+    /// The last answer, if it was this take's and nothing of it is anybody else's by now.
+    fn again(&mut self, crew: &Crew, take: &Take, now: i64) -> Option<Taken> {
+        let told = live(&mut self.told, &(crew.clone(), take.consumer.clone()), now)?;
+        let ((token, mut taken), due) = told.clone();
+        let (group, _) = live(&mut self.groups, crew, now)?;
+        if token != take.token || due <= now {
+            return None;
+        }
+        for again in &mut taken.again {
+            let work = group.held(Attempt { id: again.id, token })?;
+            (again.nonce, again.envelope) = (work.nonce, work.envelope.clone());
+        }
+        for new in &mut taken.new {
+            let work = group.held(Attempt { id: new.id, token })?;
+            (new.nonce, new.envelope) = (work.nonce, work.envelope.clone());
+        }
+        let left_ms = u64::try_from(due - now).unwrap_or(0);
+        Some(Taken { due_ms: group.due_ms(now), left_ms, ..taken })
+    }
+
     pub(super) fn take(&mut self, crew: &Crew, take: &Take, now: i64) -> Taken {
+        if let Some(told) = self.again(crew, take, now) {
+            return told;
+        }
         let last = self.last(&crew.scope, now);
         let there = live(&mut self.groups, crew, now).is_some();
         let (group, until) = self.groups.entry(crew.clone()).or_default();
@@ -168,6 +202,7 @@ impl State {
         for event in &new {
             let work = Work {
                 deliveries: 1,
+                token: take.token,
                 consumer: take.consumer.clone(),
                 reason: String::new(),
                 due: now + ms(take.lease_ms),
@@ -177,7 +212,12 @@ impl State {
             group.put(event.id, work);
             group.at = event.id;
         }
-        let due_ms = group.due.first().map(|(due, _)| u64::try_from(due - now).unwrap_or(0));
-        Taken { due_ms, buried, again, from, to: group.at, new }
+        let (due_ms, left_ms, to) = (group.due_ms(now), take.lease_ms, group.at);
+        let taken = Taken { due_ms, left_ms, buried, again, from, to, new };
+        if !taken.again.is_empty() || !taken.new.is_empty() || from != Some(to) {
+            let told = ((take.token, taken.clone()), now + ms(take.lease_ms));
+            self.told.insert((crew.clone(), take.consumer.clone()), told);
+        }
+        taken
     }
 }

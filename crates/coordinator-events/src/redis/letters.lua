@@ -11,8 +11,9 @@ local answer, count = {1, 0}, 0
 for i = 1, #ids, 2 do
   local body = redis.call('HGET', KEYS[6], ids[i])
   if body then
-    local deliveries, consumer, reason, event = unwrap(body)
-    for _, part in ipairs({ids[i], tonumber(ids[i + 1]), deliveries, consumer, reason, event}) do
+    local dead = unwrap(body)
+    for _, part in ipairs({ids[i], tonumber(ids[i + 1]), dead.deliveries, dead.consumer,
+      dead.reason, dead.event}) do
       answer[#answer + 1] = part
     end
     count = count + 1

@@ -13,8 +13,10 @@ if not body then
   return {0}
 end
 if ARGV[2] == '1' then
-  local _, consumer, reason, event = unwrap(body)
-  redis.call('HSET', KEYS[4], ARGV[1], wrap(0, consumer, reason, event))
+  -- Counted anew. Nobody has it, however many had it in the life before.
+  local work = unwrap(body)
+  work.deliveries, work.token = 0, NOBODY
+  redis.call('HSET', KEYS[4], ARGV[1], wrap(work))
   redis.call('ZADD', KEYS[3], clock(), ARGV[1])
 end
 redis.call('HDEL', KEYS[6], ARGV[1])

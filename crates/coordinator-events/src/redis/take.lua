@@ -1,67 +1,90 @@
 -- Takes work for a consumer: first what is due again, then what is new.
 -- KEYS[1..6] the stream; the id up to which the group has taken; its deliveries under way, by when
 --            they are due again; their bodies; its dead letters, by when they died; their bodies
+-- KEYS[7] what the consumer was told last, while that is its own
 -- ARGV[1] the consumer
 -- ARGV[2] how much at most
 -- ARGV[3] for how long it is the consumer's, in ms
 -- ARGV[4] how often an event is delivered at most
 -- ARGV[5] where a group that is not there begins: `0-0`, `$` or an id, itself not included
 -- ARGV[6] for how long the group is kept, in ms
--- Answer: {1, ms until something is due again or -1, number buried, number due, id, deliveries,
---         nonce and envelope, …, id up to which was taken before or *, the same now, number of new
---         ones, id, id before it or *, nonce and envelope, …}; `read` says what stands before an id
--- Safe to run twice: what an answer that was lost told of is due again after its time.
-local now, most, due_at = clock(), tonumber(ARGV[2]), 0
-due_at = now + tonumber(ARGV[3])
+-- ARGV[7] the token of the take, 8 bytes
+-- Answer: {1, ms until something is due again or -1, ms for which this is the consumer's, number
+--         buried, id up to which was taken before or *, the same now, number due, number new, id,
+--         deliveries, nonce and envelope, …, id, id before it as in `read`, the same, …}
+-- Safe to run twice: the second is told the same, and counts nothing, while the lease lasts.
+local now, most = clock(), tonumber(ARGV[2])
+local due_at = now + tonumber(ARGV[3])
 sound(KEYS)
-local at = redis.call('GET', KEYS[2])
-local from = at or ARGV[5]
-local answer, buried, again = {1, -1, 0, 0}, 0, 0
+local at, last = redis.call('GET', KEYS[2]), newest(KEYS[1]) or '0-0'
+local function told(answer)
+  local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
+  answer[2] = due and math.max(tonumber(due) - now, 0) or -1
+  return answer
+end
+
+-- The last answer, if it was this take's and nothing of it is anybody else's by now.
+local function again()
+  local _, token, due, answer = pcall(cmsgpack.unpack, redis.call('GET', KEYS[7]) or '')
+  if not at or token ~= ARGV[7] or due <= now then
+    return nil
+  end
+  for i = 9, #answer, 3 do
+    local work = held(KEYS, answer[i], token)
+    if not work then
+      return nil
+    end
+    answer[i + 2] = work.event
+  end
+  answer[3] = due - now
+  return answer
+end
+local new, answer = {}, again()
+if answer then
+  return told(answer)
+end
+answer = {1, -1, tonumber(ARGV[3]), 0, at or '*', at or ARGV[5], 0, 0}
+local function give(id, what, work)
+  local n = #answer
+  answer[n + 1], answer[n + 2], answer[n + 3] = id, what, work.event
+  work.token, work.consumer = ARGV[7], ARGV[1]
+  redis.call('HSET', KEYS[4], id, wrap(work))
+  redis.call('ZADD', KEYS[3], due_at, id)
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, most)) do
   local body = redis.call('HGET', KEYS[4], id)
-  if not body then
+  local work = body and unwrap(body)
+  if not work then
     redis.call('ZREM', KEYS[3], id)
+  elseif work.deliveries >= tonumber(ARGV[4]) then
+    bury(KEYS, id, work, now)
+    answer[4] = answer[4] + 1
   else
-    local deliveries, consumer, reason, event = unwrap(body)
-    if deliveries >= tonumber(ARGV[4]) then
-      bury(KEYS, id, deliveries, consumer, reason, event, now)
-      buried = buried + 1
-    else
-      redis.call('HSET', KEYS[4], id, wrap(deliveries + 1, ARGV[1], reason, event))
-      redis.call('ZADD', KEYS[3], due_at, id)
-      again = again + 1
-      local n = #answer
-      answer[n + 1], answer[n + 2], answer[n + 3] = id, deliveries + 1, event
-    end
+    work.deliveries = work.deliveries + 1
+    give(id, work.deliveries, work)
+    answer[7] = answer[7] + 1
   end
 end
-local new, last = {}, newest(KEYS[1]) or '0-0'
-if from == '$' then
-  from = last
-elseif earlier(last, from) and last ~= '0-0' then
-  -- The stream was set back: what comes now is new.
-  from = last
-elseif again < most then
-  new = redis.call('XRANGE', KEYS[1], '(' .. from, '+', 'COUNT', most - again)
+if answer[6] == '$' or earlier(last, answer[6]) and last ~= '0-0' then
+  -- The stream was set back, if this is not how the group begins: what comes now is new.
+  answer[6] = last
+elseif answer[7] < most then
+  new = redis.call('XRANGE', KEYS[1], '(' .. answer[6], '+', 'COUNT', most - answer[7])
 end
-answer[3], answer[4] = buried, again
-answer[#answer + 1] = at or '*'
-answer[#answer + 1] = #new > 0 and new[#new][1] or from
-answer[#answer + 1] = #new
 for _, entry in ipairs(new) do
-  local before, event = '*', ''
-  for i = 1, #entry[2], 2 do
-    before = entry[2][i] == 'p' and entry[2][i + 1] or before
-    event = entry[2][i] == 'e' and entry[2][i + 1] or event
-  end
-  from = entry[1]
-  redis.call('HSET', KEYS[4], from, wrap(1, ARGV[1], '', event))
-  redis.call('ZADD', KEYS[3], due_at, from)
-  local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 3] = from, before, event
+  local prior, event = fields(entry)
+  give(entry[1], prior, {deliveries = 1, reason = '', event = event})
+  answer[6] = entry[1]
 end
-redis.call('SET', KEYS[2], from)
+answer[8] = #new
+redis.call('SET', KEYS[2], answer[6])
 keep(KEYS, ARGV[6])
-local next_due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
-answer[2] = next_due and math.max(tonumber(next_due) - now, 0) or -1
-return answer
+if #answer > 8 or at ~= answer[6] then
+  -- Without the events, which are there anyway.
+  local kept = {unpack(answer)}
+  for i = 11, #kept, 3 do
+    kept[i] = ''
+  end
+  redis.call('SET', KEYS[7], cmsgpack.pack(ARGV[7], due_at, kept), 'PX', ARGV[3])
+end
+return told(answer)

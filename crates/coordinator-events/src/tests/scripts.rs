@@ -136,15 +136,39 @@ async fn work_that_broke_at_rest_stands_in_nobodys_way() {
     run(server, &["HSET", &work, &taken[0].id.to_string(), "\u{1}\u{0}\u{0}\u{0}no end"]).await;
     run(server, &["HSET", &work, &taken[1].id.to_string(), ""]).await;
     stage.elapse(1000).await;
-    let again = stage.backend.take(&crew, &take("two", 9)).await.expect("an answer").again;
+    let taken = take("two", 9);
+    let again = stage.backend.take(&crew, &taken).await.expect("an answer").again;
     let numbers: Vec<u64> = again.iter().map(|again| again.id.number).collect();
     assert_eq!(numbers, [0, 1, 2]);
     assert_eq!(again[2].envelope.as_ref(), b"envelope \x02");
     for again in again {
-        let one = super::attempt(again.id, again.deliveries);
+        let one = super::attempt(again.id, taken.token);
         assert!(stage.backend.bury(&crew, one, "broken", 60_000).await.expect("an answer"));
     }
     assert_eq!(stage.backend.letters(&crew, 0, 9).await.expect("an answer").len(), 3);
+}
+
+#[tokio::test]
+async fn what_a_consumer_was_told_is_kept_for_its_lease_and_stands_in_nobodys_way() {
+    let stage = Stage::redis().await;
+    let crew = super::crew("a", "g");
+    stage.backend.publish(&crew.scope, &entry(1)).await.expect("published");
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    let told = redis.stream(&crew.scope).replace(":ev:", ":told:") + ":g:one";
+    let there = async || server.command(&["PTTL", &told]).await.expect("an answer").as_int();
+    redis.take(&crew, &take("two", 0)).await.expect("an answer");
+    let first = take("one", 9);
+    assert_eq!(redis.take(&crew, &first).await.expect("an answer").new.len(), 1);
+    assert_eq!(there().await, Some(1000));
+    // A look that finds nothing is nothing to keep, nor for longer.
+    for consumer in ["one", "three"] {
+        redis.take(&crew, &take(consumer, 9)).await.expect("an answer");
+    }
+    assert_eq!(there().await, Some(1000));
+    let other = told.replace(":one", ":three");
+    assert_eq!(server.command(&["EXISTS", &other]).await.expect("an answer").as_int(), Some(0));
+    run(server, &["SET", &told, "broken"]).await;
+    assert!(redis.take(&crew, &first).await.expect("an answer").new.is_empty());
 }
 
 #[tokio::test]

@@ -43,6 +43,10 @@ on_every_backend! {
     what_failed_is_due_when_it_was_asked_to_be,
     what_was_delivered_too_often_is_a_dead_letter,
     a_dead_letter_lives_again_or_is_forgotten,
+    a_take_whose_answer_was_lost_is_told_the_same_again,
+    a_take_that_is_repeated_after_its_lease_is_counted,
+    a_take_is_not_told_again_what_is_not_its_own_any_more,
+    where_a_scope_went_back_is_told_again,
     a_group_begins_where_it_is_asked_to,
     trimming_takes_no_work_away,
     a_group_that_was_ahead_goes_back_with_its_scope,
@@ -303,20 +307,21 @@ async fn only_the_delivery_under_way_can_be_settled(mut stage: Stage) {
     let ack = async |stage: &Stage, attempt: Attempt| {
         stage.backend.ack(&crew, attempt).await.expect("an answer")
     };
-    assert!(!ack(&stage, attempt(id(epoch, 0), 1)).await, "nobody took it");
-    taken(&stage, &crew, &take("one", 3)).await;
-    assert!(ack(&stage, attempt(id(epoch, 0), 1)).await);
-    assert!(!ack(&stage, attempt(id(epoch, 0), 1)).await, "it is done");
+    let (first, second) = (take("one", 3), take("two", 1));
+    assert!(!ack(&stage, attempt(id(epoch, 0), first.token)).await, "nobody took it");
+    taken(&stage, &crew, &first).await;
+    assert!(ack(&stage, attempt(id(epoch, 0), first.token)).await);
+    assert!(!ack(&stage, attempt(id(epoch, 0), first.token)).await, "it is done");
     stage.elapse(1000).await;
-    taken(&stage, &crew, &take("two", 1)).await;
+    taken(&stage, &crew, &second).await;
     // The first holder is too late, in every way.
-    let old = attempt(id(epoch, 1), 1);
+    let old = attempt(id(epoch, 1), first.token);
     assert!(!ack(&stage, old).await);
     let defer = Defer { in_ms: 5, reason: "x".into(), deliveries: 2, ttl_ms: 60_000 };
     let deferred = stage.backend.defer(&crew, old, &defer).await.expect("an answer");
     assert_eq!(deferred, Deferred::Gone);
     assert!(!stage.backend.bury(&crew, old, "x", 60_000).await.expect("an answer"));
-    assert!(ack(&stage, attempt(id(epoch, 1), 2)).await);
+    assert!(ack(&stage, attempt(id(epoch, 1), second.token)).await);
     let standing = stage.backend.standing(&crew).await.expect("an answer").expect("it is there");
     assert_eq!((standing.under_way, standing.due, standing.dead), (1, 1, 0));
     assert_eq!((standing.at, standing.last), (id(epoch, 2), id(epoch, 2)));
@@ -324,8 +329,9 @@ async fn only_the_delivery_under_way_can_be_settled(mut stage: Stage) {
 
 async fn what_failed_is_due_when_it_was_asked_to_be(mut stage: Stage) {
     let (crew, epoch) = worked(&stage, 2).await;
-    taken(&stage, &crew, &take("one", 2)).await;
-    let (zero, one) = (attempt(id(epoch, 0), 1), attempt(id(epoch, 1), 1));
+    let (first, second) = (take("one", 2), take("two", 2));
+    taken(&stage, &crew, &first).await;
+    let (zero, one) = (attempt(id(epoch, 0), first.token), attempt(id(epoch, 1), first.token));
     let defer = |in_ms, reason: &str| Defer {
         in_ms,
         reason: reason.to_owned(),
@@ -343,9 +349,9 @@ async fn what_failed_is_due_when_it_was_asked_to_be(mut stage: Stage) {
     let none = taken(&stage, &crew, &take("two", 2)).await;
     assert_eq!((numbers(&none), none.due_ms), ((vec![], vec![]), Some(1)));
     stage.elapse(1).await;
-    assert_eq!(numbers(&taken(&stage, &crew, &take("two", 2)).await).0, [(1, 2)]);
+    assert_eq!(numbers(&taken(&stage, &crew, &second).await).0, [(1, 2)]);
     // It fails as often as may be.
-    let last = attempt(id(epoch, 1), 2);
+    let last = attempt(id(epoch, 1), second.token);
     let buried = stage.backend.defer(&crew, last, &defer(50, "never")).await.expect("an answer");
     assert_eq!(buried, Deferred::Buried);
     let letters = stage.backend.letters(&crew, 0, 9).await.expect("an answer");
@@ -374,9 +380,10 @@ async fn what_was_delivered_too_often_is_a_dead_letter(mut stage: Stage) {
 
 async fn a_dead_letter_lives_again_or_is_forgotten(mut stage: Stage) {
     let (crew, epoch) = worked(&stage, 3).await;
-    taken(&stage, &crew, &take("one", 3)).await;
+    let first = take("one", 3);
+    taken(&stage, &crew, &first).await;
     for number in 0..3 {
-        let one = attempt(id(epoch, number), 1);
+        let one = attempt(id(epoch, number), first.token);
         for expected in [true, false] {
             let buried = stage.backend.bury(&crew, one, "why not", 60_000).await;
             assert_eq!(buried.expect("an answer"), expected);
@@ -396,10 +403,75 @@ async fn a_dead_letter_lives_again_or_is_forgotten(mut stage: Stage) {
     assert!(revive(&stage, 0, true).await && !revive(&stage, 0, true).await);
     assert!(revive(&stage, 1, false).await && !revive(&stage, 1, false).await);
     assert_eq!(letters(&stage, 0, 9).await, [2]);
-    // As for the first time.
-    let again = taken(&stage, &crew, &take("two", 9)).await;
+    // As for the first time, but whoever had it then is too late, and nobody has it yet.
+    for token in [first.token, [1; 8]] {
+        let acked = stage.backend.ack(&crew, attempt(id(epoch, 0), token)).await;
+        assert!(!acked.expect("an answer"));
+    }
+    let second = take("two", 9);
+    let again = taken(&stage, &crew, &second).await;
     assert_eq!(numbers(&again).0, [(0, 1)]);
     assert_eq!(again.again[0].envelope.as_ref(), b"envelope \0");
+    for (token, expected) in [(first.token, false), (second.token, true)] {
+        let acked = stage.backend.ack(&crew, attempt(id(epoch, 0), token)).await;
+        assert_eq!(acked.expect("an answer"), expected);
+    }
+}
+
+async fn a_take_whose_answer_was_lost_is_told_the_same_again(mut stage: Stage) {
+    let (crew, _) = worked(&stage, 4).await;
+    let first = take("one", 2);
+    let told = taken(&stage, &crew, &first).await;
+    stage.elapse(400).await;
+    new(&stage, &crew.scope, entry(4)).await;
+    // Others go on meanwhile.
+    taken(&stage, &crew, &take("two", 1)).await;
+    let expected = Taken { left_ms: 600, due_ms: Some(600), ..told.clone() };
+    assert_eq!(taken(&stage, &crew, &first).await, expected);
+    // As does the same consumer, with another take.
+    assert_eq!(numbers(&taken(&stage, &crew, &take("one", 1)).await), (vec![], vec![3]));
+    // It is told what it took last, and that take alone.
+    assert_eq!(numbers(&taken(&stage, &crew, &first).await), (vec![], vec![4]));
+}
+
+async fn a_take_that_is_repeated_after_its_lease_is_counted(mut stage: Stage) {
+    let (crew, _) = worked(&stage, 2).await;
+    let first = take("one", 2);
+    taken(&stage, &crew, &first).await;
+    stage.elapse(999).await;
+    let told = taken(&stage, &crew, &first).await;
+    assert_eq!((told.left_ms, told.due_ms, told.new.len()), (1, Some(1), 2));
+    stage.elapse(1).await;
+    for _ in 0..2 {
+        let again = taken(&stage, &crew, &first).await;
+        assert_eq!((numbers(&again), again.left_ms), ((vec![(0, 2), (1, 2)], vec![]), 1000));
+        assert_eq!(again.again[1].envelope.as_ref(), b"envelope \x01");
+    }
+}
+
+async fn a_take_is_not_told_again_what_is_not_its_own_any_more(stage: Stage) {
+    let (crew, epoch) = worked(&stage, 3).await;
+    let first = take("one", 2);
+    taken(&stage, &crew, &first).await;
+    let settled = stage.backend.ack(&crew, attempt(id(epoch, 1), first.token)).await;
+    assert!(settled.expect("an answer"));
+    assert_eq!(numbers(&taken(&stage, &crew, &first).await), (vec![], vec![2]));
+    // A group that was forgotten has told nothing.
+    let last = take("two", 9);
+    taken(&stage, &crew, &last).await;
+    stage.backend.forget(&crew).await.expect("an answer");
+    assert_eq!(numbers(&taken(&stage, &crew, &last).await), (vec![], vec![0, 1, 2]));
+}
+
+async fn where_a_scope_went_back_is_told_again(stage: Stage) {
+    let (crew, epoch) = worked(&stage, 5).await;
+    taken(&stage, &crew, &take("one", 9)).await;
+    stage.set_back(&crew.scope, id(epoch, 2)).await;
+    let back = take("one", 9);
+    for _ in 0..2 {
+        let back = taken(&stage, &crew, &back).await;
+        assert_eq!((back.from, back.to), (Some(id(epoch, 4)), id(epoch, 2)));
+    }
 }
 
 async fn a_group_begins_where_it_is_asked_to(stage: Stage) {
@@ -454,11 +526,12 @@ async fn a_group_is_kept_while_somebody_works_in_it(mut stage: Stage) {
     let (crew, epoch) = worked(&stage, 2).await;
     let there =
         async |stage: &Stage| stage.backend.standing(&crew).await.expect("an answer").is_some();
-    taken(&stage, &crew, &take("one", 1)).await;
+    let first = take("one", 1);
+    taken(&stage, &crew, &first).await;
     stage.elapse(60_000).await;
     assert!(there(&stage).await);
     let defer = Defer { in_ms: 5, reason: String::new(), deliveries: 9, ttl_ms: 60_000 };
-    let one = attempt(id(epoch, 0), 1);
+    let one = attempt(id(epoch, 0), first.token);
     stage.backend.defer(&crew, one, &defer).await.expect("an answer");
     stage.elapse(60_000).await;
     assert!(there(&stage).await);

@@ -40,7 +40,7 @@ fn step(random: &mut StdRng, ids: &[Id], number: usize) -> Step {
     // Mostly those of late.
     let recent = &ids[ids.len().saturating_sub(12)..];
     let id = some(random, recent);
-    let attempt = Attempt { id, number: random.random_range(1..4) };
+    let attempt = Attempt { id, token: [random.random_range(1..4); 8] };
     match random.random_range(0..100) {
         0..35 => {
             let once = some(random, &[None, None, None, Some("k"), Some("l")]);
@@ -65,6 +65,8 @@ fn step(random: &mut StdRng, ids: &[Id], number: usize) -> Step {
             deliveries: some(random, &[1, 2, 3]),
             lease_ms: some(random, &[1, 100, 1000]),
             ttl_ms: some(random, &[3000, 60_000]),
+            // Few enough for some to come again.
+            token: [random.random_range(1..4); 8],
             ..take(some(random, &["one", "two"]), some(random, &[1, 2, 9]))
         }),
         70..76 => Step::Ack(attempt),
