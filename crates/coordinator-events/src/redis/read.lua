@@ -31,10 +31,10 @@ if ARGV[1] == '$' then
   tell(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1))
   return answer
 end
--- Few at first, for these may be long.
-local from, left, some = ARGV[1], tonumber(ARGV[2]), 4
+-- One at first, for these may be long.
+local from, left, some = ARGV[1], tonumber(ARGV[2]), 0.25
 repeat
-  some = math.min(some * 2, left)
+  some = math.min(some * 4, left)
   local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', some)
   tell(entries)
   left = left - #entries

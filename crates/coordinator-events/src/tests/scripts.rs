@@ -6,7 +6,7 @@ use super::{
     take,
 };
 use crate::{
-    backend::{Backend as _, Entry, From, Posted},
+    backend::{Backend as _, Entry, From, PAGE_BYTES, Posted},
     redis::SCRIPTS,
 };
 use coordinator_core::ErrorKind;
@@ -190,4 +190,21 @@ async fn a_page_of_long_events_ends_early() {
         from = From::At(end.next());
     }
     assert_eq!(seen, 40);
+}
+
+#[tokio::test]
+async fn a_page_of_long_events_holds_one() {
+    let stage = Stage::redis().await;
+    let scope = name("a");
+    let (redis, _server) = stage.redis.as_ref().expect("redis");
+    for length in [PAGE_BYTES, PAGE_BYTES, 10, 10] {
+        let frame = vec![b'x'; length].into();
+        redis.publish(&scope, &Entry { frame, ..entry(1) }).await.expect("published");
+    }
+    let mut from = From::First;
+    for count in [1, 1, 2] {
+        let page = redis.read(&scope, from, 9).await.expect("an answer").expect("a page");
+        assert_eq!(page.events.len(), count);
+        from = From::At(page.events[count - 1].id.next());
+    }
 }
