@@ -8,12 +8,14 @@ use coordinator_core::{BoxFuture, Result, clock::Clock, key::Name};
 use std::{fmt, sync::Arc};
 
 /// How many shards scopes are spread over, for ever: it is part of the key layout.
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "servers alone have it"))]
 pub(crate) const SHARDS: u16 = 64;
 
 /// How many events a page holds at most.
 pub(crate) const PAGE: usize = 256;
 
 /// After how many bytes a page ends, however few events it holds; it holds one at least.
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "servers alone have it"))]
 pub(crate) const PAGE_BYTES: usize = 256 * 1024;
 
 /// For how long a topic is counted on after its last announcement, in ms.
@@ -27,6 +29,7 @@ pub(crate) struct Entry {
     /// Whether to look if the server is still the one of the epoch.
     pub(crate) check: bool,
     /// Look, too, if the server may be another by the time it is asked than it was then.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "servers alone have it"))]
     pub(crate) generation: Option<u64>,
     /// Whether to be refused in any other epoch.
     pub(crate) strict: bool,
@@ -37,6 +40,7 @@ pub(crate) struct Entry {
     /// An idempotency key, and for how long it is remembered.
     pub(crate) once: Option<(Name, u64)>,
     /// How many replicas must have it, and for how long to wait for them, in ms.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "servers alone have it"))]
     pub(crate) replicas: Option<(u32, u64)>,
 }
 
@@ -102,6 +106,7 @@ pub(crate) enum Heard<T> {
     /// Something may have been missed.
     Lost,
     /// What came is not of our making.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "servers alone have it"))]
     Noise,
 }
 

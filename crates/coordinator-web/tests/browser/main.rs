@@ -134,7 +134,7 @@ async fn publish(events: &Events, kind: &str, number: u64) -> Cursor {
 
 #[tokio::test]
 async fn a_page_resumes_through_cuts_and_is_told_of_gaps() {
-    // This process remembers fewer than it will miss, or it would be given them in spite of the trim.
+    // This process remembers fewer than it will miss, or it would give them in spite of the trim.
     let events = Events::embedded().with_local_ring(4, 1024 * 1024);
     let sse =
         Sse::new(events.clone()).with_terminal(["done"]).with_retry(Duration::from_millis(20));
