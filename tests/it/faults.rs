@@ -1,6 +1,7 @@
 //! Faults of the server and of the link, with the outcome that locks promise.
 
 mod breaker;
+mod cache;
 mod clocks;
 mod crowd;
 mod deadlock;

@@ -1,6 +1,7 @@
 //! One integration binary: every suite on every backend, through the public API alone.
 
 mod agreement;
+mod cache;
 mod conversations;
 mod documents;
 mod events;

@@ -141,6 +141,18 @@ pub(crate) enum Changed {
 pub(crate) trait Feed: Send {
     /// Cancel safe: no change is lost by dropping the future.
     fn next(&mut self) -> BoxFuture<'_, Changed>;
+
+    /// Asks whether all changes are heard of; none where that cannot be asked.
+    fn prober(&self) -> Option<Arc<dyn Probe>>;
+}
+
+/// The markers of nodes.
+pub(crate) type Marks = Vec<(u16, Option<Version>)>;
+
+/// Asks whether all changes are heard of, beside the feed that hears of them.
+pub(crate) trait Probe: Send + Sync {
+    /// An answer tells that what changed before it was asked stands in the feed. Cancel safe.
+    fn probe(&self) -> BoxFuture<'_, Result<Marks>>;
 }
 
 /// The steps. Each is atomic for a key, those for several keys in each shard; a `ttl_ms` counts
@@ -150,6 +162,10 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// The backend's own unix time in ms, as well as this process knows it.
     fn now_ms(&self) -> u64;
+
+    /// Learns that time, unless it was learnt lately: to be awaited before a time is written down
+    /// or compared with one that was.
+    fn learn(&self) -> BoxFuture<'_, Result<()>>;
 
     /// The value of a key.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Bytes>>>;
@@ -185,6 +201,9 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         token: Token,
         lease_ms: u64,
     ) -> BoxFuture<'a, Result<bool>>;
+
+    /// Whether a lease is the token's.
+    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>>;
 
     /// Gives a lease up; whether it was still the token's.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>>;

@@ -6,7 +6,10 @@
 mod store;
 
 use crate::{
-    backend::{Backend, Changed, Claimed, Feed, Key, MARK_MS, Put, Scanned, Tag, Token, Version},
+    backend::{
+        Backend, Changed, Claimed, Feed, Key, MARK_MS, Marks, Probe, Put, Scanned, Tag, Token,
+        Version,
+    },
     envelope,
 };
 use bytes::Bytes;
@@ -60,7 +63,20 @@ impl fmt::Debug for Embedded {
     }
 }
 
+/// Nothing is missed in process.
+struct Sure;
+
+impl Probe for Sure {
+    fn probe(&self) -> BoxFuture<'_, Result<Marks>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+}
+
 impl Feed for broadcast::Receiver<Changed> {
+    fn prober(&self) -> Option<Arc<dyn Probe>> {
+        Some(Arc::new(Sure))
+    }
+
     fn next(&mut self) -> BoxFuture<'_, Changed> {
         Box::pin(async {
             match self.recv().await {
@@ -143,6 +159,10 @@ impl Backend for Embedded {
         &self.clock
     }
 
+    fn learn(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.clock.unix_time().as_millis()).unwrap_or(u64::MAX)
     }
@@ -213,6 +233,10 @@ impl Backend for Embedded {
             }
             mine
         })
+    }
+
+    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
+        self.sure(move |store, now| store.get(&lease(key), now) == Some(of(token)))
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {

@@ -11,14 +11,14 @@ use crate::{
 use bytes::Bytes;
 use coordinator_core::{
     BoxFuture, Error, Result,
-    clock::Clock,
+    clock::{Clock, Instant},
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Script},
 };
 use futures::future::{join_all, try_join_all};
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 macro_rules! telling {
@@ -47,6 +47,10 @@ static EXPIRE: Script =
 static DROP_IF: Script = Script::new("cache.drop_if", telling!("redis/drop_if.lua"));
 static UNTAG: Script = Script::new("cache.untag", telling!("redis/untag.lua"));
 static SCAN: Script = Script::new("cache.scan", include_str!("redis/scan.lua"));
+static TELL_TIME: Script = Script::new(
+    "cache.time",
+    concat!(include_str!("redis/clock.lua"), include_str!("redis/time.lua")),
+);
 static HEAR: Script = Script::new("cache.hear", include_str!("redis/hear.lua"));
 
 /// Every script of this crate, for warming up and for tests.
@@ -65,7 +69,11 @@ pub static SCRIPTS: &[&Script] = &[
     &UNTAG,
     &SCAN,
     &HEAR,
+    &TELL_TIME,
 ];
+
+/// For how long the server's time is taken for known, in ms.
+const LEARN_MS: u64 = 60_000;
 
 /// How many keys a script is given at most, those beside them not counted.
 const BATCH: usize = 256;
@@ -85,6 +93,9 @@ pub(crate) struct Redis {
     base: Arc<str>,
     /// By how much the server's clock is ahead of ours, in ms.
     offset_ms: AtomicI64,
+    /// When that was learnt, in ms of the clock's since it was made, and one more; 0 for not yet.
+    learnt_ms: AtomicU64,
+    made: Instant,
 }
 
 impl Redis {
@@ -97,6 +108,8 @@ impl Redis {
             shards,
             connection: connection.clone(),
             offset_ms: AtomicI64::new(0),
+            learnt_ms: AtomicU64::new(0),
+            made: connection.clock().now(),
         }
     }
 
@@ -145,7 +158,13 @@ impl Redis {
         let (answer, now) = (fields.int()?, fields.int()?);
         // It was read somewhere in between.
         self.offset_ms.store(now - i64::midpoint(before, self.local_ms()), Ordering::Relaxed);
+        self.learnt_ms.store(self.age_ms() + 1, Ordering::Release);
         Ok((answer, fields))
+    }
+
+    fn age_ms(&self) -> u64 {
+        let age = self.connection.clock().now().saturating_since(self.made);
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX - 1)
     }
 
     fn local_ms(&self) -> i64 {
@@ -295,6 +314,16 @@ impl Backend for Redis {
         self.connection.clock()
     }
 
+    fn learn(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            let learnt = self.learnt_ms.load(Ordering::Acquire);
+            if learnt > 0 && self.age_ms() < learnt + LEARN_MS {
+                return Ok(());
+            }
+            self.timed(&TELL_TIME, vec![self.marker(0)], Vec::new()).await.map(drop)
+        })
+    }
+
     fn now_ms(&self) -> u64 {
         let now = self.local_ms().saturating_add(self.offset_ms.load(Ordering::Relaxed));
         u64::try_from(now).unwrap_or(0)
@@ -371,6 +400,13 @@ impl Backend for Redis {
         Box::pin(async move {
             let args = vec![owned(token), life(lease_ms)];
             Ok(self.fields(&RENEW, vec![self.lease(key)], args).await?.int()? == 1)
+        })
+    }
+
+    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let there = self.connection.get(&self.lease(key)).await?;
+            Ok(there.is_some_and(|there| there.strip_prefix(&[1]) == Some(&token.0)))
         })
     }
 
@@ -480,7 +516,8 @@ impl Backend for Redis {
     fn listen(&self) -> BoxFuture<'_, Result<Box<dyn Feed>>> {
         Box::pin(async move {
             let tracking = self.connection.track(&self.base).await?;
-            let feed = feed::Tracked { tracking, base: self.base.clone() };
+            let marks = (0..SHARDS).map(|shard| self.marker(shard)).collect();
+            let feed = feed::Tracked { tracking, base: self.base.clone(), marks };
             Ok(Box::new(feed) as Box<dyn Feed>)
         })
     }

@@ -8,3 +8,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }
+
+/// Starts a task that ends by itself when what it serves is done, or dropped.
+pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    #[expect(clippy::disallowed_methods, reason = "this file owns the background tasks")]
+    drop(tokio::spawn(task));
+}

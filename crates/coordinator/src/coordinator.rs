@@ -1,5 +1,6 @@
 //! The facade: one configuration, one connection, every part. It decides nothing.
 
+use coordinator_cache::Caches;
 use coordinator_core::{
     Config, Result,
     config::Endpoint,
@@ -20,6 +21,7 @@ pub struct Coordinator {
     locks: Locks,
     limits: RateLimiter,
     events: Events,
+    caches: Caches,
     persisted: Persisted,
     #[cfg(feature = "redis")]
     connection: Option<Connection>,
@@ -62,6 +64,7 @@ impl Coordinator {
             locks: Locks::embedded_with_clock(config.clock().clone()),
             limits: RateLimiter::embedded_with_clock(config.clock().clone()),
             events: Events::embedded_with_clock(config.clock().clone()),
+            caches: Caches::embedded_with_clock(config.clock().clone()),
             persisted: Persisted::embedded_in(store, &config),
             config,
             #[cfg(feature = "redis")]
@@ -102,9 +105,10 @@ impl Coordinator {
             }
             connected => (connected?, true),
         };
-        let (limits, events, persisted) = if found {
+        let (limits, events, caches, persisted) = if found {
             let (limits, events) = (RateLimiter::redis(&connection), Events::redis(&connection));
-            (limits, events, Persisted::redis(&connection, &config))
+            let caches = Caches::redis(&connection);
+            (limits, events, caches, Persisted::redis(&connection, &config))
         } else {
             let store = match config.fallback() {
                 Fallback::File(path) => Store::file(path)?,
@@ -113,10 +117,12 @@ impl Coordinator {
             let store = store.with_clock(config.clock().clone());
             let limits = RateLimiter::embedded_with_clock(config.clock().clone());
             let events = Events::embedded_with_clock(config.clock().clone());
-            (limits, events, Persisted::embedded_in(&store, &config))
+            let caches = Caches::embedded_with_clock(config.clock().clone());
+            (limits, events, caches, Persisted::embedded_in(&store, &config))
         };
         let locks = Locks::redis(&connection);
-        Ok(Self { config, locks, limits, events, persisted, connection: Some(connection) })
+        let connection = Some(connection);
+        Ok(Self { config, locks, limits, events, caches, persisted, connection })
     }
 
     #[cfg(not(feature = "redis"))]
@@ -143,6 +149,11 @@ impl Coordinator {
     /// Events. After a fallback they are this process's own.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Caches. After a fallback they are this process's own.
+    pub fn caches(&self) -> &Caches {
+        &self.caches
     }
 
     /// Sessions. After a fallback they are this process's own, in memory or in the file that the

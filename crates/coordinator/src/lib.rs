@@ -17,7 +17,7 @@
 //! ```
 //!
 //! # Guarantees
-//! Those of the parts: [`locks`], [`ratelimit`], [`sessions`], [`events`].
+//! Those of the parts: [`locks`], [`ratelimit`], [`sessions`], [`events`], [`cache`].
 //!
 //! # Not guaranteed
 //! * That embedded state is shared: it belongs to this process and to the clones of one
@@ -29,6 +29,7 @@
 mod coordinator;
 
 pub use coordinator::Coordinator;
+pub use coordinator_cache as cache;
 pub use coordinator_core::{
     Config, Error, ErrorKind, Result, clock, config, health, key, telemetry,
 };
@@ -52,6 +53,8 @@ mod book {
     struct Sessions;
     #[doc = include_str!("../../../docs/guide/events.md")]
     struct Events;
+    #[doc = include_str!("../../../docs/guide/cache.md")]
+    struct Cache;
     #[doc = include_str!("../../../docs/guide/configuration.md")]
     struct Configuration;
     #[doc = include_str!("../../../docs/guide/topology.md")]

@@ -1,10 +1,10 @@
 //! What a server tells of changes, in our own terms. It asks the server nothing.
 
-use crate::backend::{Changed, Feed, Key};
+use crate::backend::{Changed, Feed, Key, Marks, Probe};
 use coordinator_core::{
-    BoxFuture,
+    BoxFuture, Result,
     key::Name,
-    redis::{Invalidation, Message, Subscription, Tracking},
+    redis::{Invalidation, Message, Prober, Subscription, Tracking},
 };
 use futures::{
     StreamExt as _,
@@ -35,9 +35,34 @@ pub(super) fn read(base: &str, key: &[u8]) -> Option<Changed> {
 pub(super) struct Tracked {
     pub(super) tracking: Tracking,
     pub(super) base: Arc<str>,
+    /// The markers of all shards.
+    pub(super) marks: Arc<[String]>,
+}
+
+/// Asks down the links that changes are told by.
+struct Asker {
+    prober: Prober,
+    marks: Arc<[String]>,
+}
+
+impl Probe for Asker {
+    fn probe(&self) -> BoxFuture<'_, Result<Marks>> {
+        Box::pin(async {
+            let probed = self.prober.probe(&self.marks).await?;
+            let mark = |value: Option<bytes::Bytes>| super::version(&value?);
+            let marks = probed
+                .into_iter()
+                .filter_map(|probed| Some((u16::try_from(probed.key).ok()?, mark(probed.value))));
+            Ok(marks.collect())
+        })
+    }
 }
 
 impl Feed for Tracked {
+    fn prober(&self) -> Option<Arc<dyn Probe>> {
+        Some(Arc::new(Asker { prober: self.tracking.prober(), marks: self.marks.clone() }))
+    }
+
     fn next(&mut self) -> BoxFuture<'_, Changed> {
         Box::pin(async {
             loop {
@@ -75,6 +100,10 @@ impl Heard {
 }
 
 impl Feed for Heard {
+    fn prober(&self) -> Option<Arc<dyn Probe>> {
+        None
+    }
+
     fn next(&mut self) -> BoxFuture<'_, Changed> {
         Box::pin(async {
             loop {

@@ -1,0 +1,583 @@
+//! The cache: reading, writing and ending entries.
+//!
+//! How a value is loaded stands in `load`, what hears of changes in `watch`.
+
+use crate::{
+    backend::{Key, Put, Tag, Version},
+    caches::{Caches, Shared},
+    compress,
+    entry::{Entry, Hit, Lookup},
+    envelope::{self, Limits, Meta},
+    flight::Flights,
+    near::{Near, Ticket},
+    options::{CacheBuilder, Options},
+    pattern::Pattern,
+    payload,
+    queue::{Invalidated, Order},
+    stats::{Counts, Stats},
+    watch::Listener,
+};
+use bytes::Bytes;
+use coordinator_core::{Error, Result, clock::Instant, key::Name};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+/// How many keys are ended in one step of a pattern.
+const BATCH: usize = 512;
+
+/// Values of one type in a namespace. Clones share everything.
+pub struct Cache<T> {
+    pub(crate) core: Arc<Core<T>>,
+}
+
+impl<T> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("namespace", &self.core.namespace)
+            .field("options", &self.core.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is kept near: a value, or that there is none.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
+    pub(crate) value: Option<Arc<T>>,
+    pub(crate) version: Version,
+    pub(crate) soft_ms: u64,
+    pub(crate) hard_ms: u64,
+    pub(crate) near_ms: u64,
+    pub(crate) loaded_ms: u64,
+    pub(crate) load_us: u32,
+    pub(crate) tags: Arc<[(Tag, Version)]>,
+}
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), tags: self.tags.clone(), ..*self }
+    }
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn hit(&self, stale: bool) -> Option<Hit<T>> {
+        let value = self.value.clone()?;
+        Some(Hit { value, stale, loaded_ms: self.loaded_ms, version: Some(self.version) })
+    }
+}
+
+pub(crate) struct Core<T> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) namespace: Name,
+    pub(crate) options: Options,
+    pub(crate) near: Option<Arc<Near<Slot<T>>>>,
+    pub(crate) flights: Arc<Flights<T>>,
+    pub(crate) failed: Mutex<HashMap<Arc<str>, Instant>>,
+    pub(crate) counts: Counts,
+    _ears: Arc<Ears<T>>,
+}
+
+/// Is told of changes in the namespace.
+struct Ears<T> {
+    near: Option<Arc<Near<Slot<T>>>>,
+    flights: Arc<Flights<T>>,
+}
+
+impl<T: Send + Sync + 'static> Listener for Ears<T> {
+    fn missed(&self) {
+        self.flights.detach_all();
+    }
+
+    fn changed(&self, key: &str) {
+        // Whoever comes now may know of the change.
+        self.flights.detach(key);
+        if let Some(near) = &self.near {
+            near.changed(key);
+        }
+    }
+}
+
+impl Listener for Near<Version> {
+    fn changed(&self, key: &str) {
+        Self::changed(self, key);
+    }
+}
+
+/// What was found.
+pub(crate) enum Look<T> {
+    /// In its time.
+    Fresh(Slot<T>),
+    /// Past its time, within its grace.
+    Stale(Slot<T>),
+    /// Something that is not to be given: its tag was invalidated, or it cannot be read.
+    Dead(Option<Version>),
+    Absent,
+}
+
+impl<T> Core<T>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        namespace: Name,
+        options: Options,
+        near: Option<Arc<Near<Slot<T>>>>,
+        counts: Counts,
+    ) -> Arc<Self> {
+        let flights = Arc::new(Flights::default());
+        let ears = Arc::new(Ears { near: near.clone(), flights: flights.clone() });
+        let listener: Weak<Ears<T>> = Arc::downgrade(&ears);
+        shared.watch.tell(namespace.as_str(), listener);
+        let failed = Mutex::default();
+        Arc::new(Self { shared, namespace, options, near, flights, failed, counts, _ears: ears })
+    }
+
+    pub(crate) fn key(&self, key: &str) -> Result<Key> {
+        Ok(Key::new(self.namespace.clone(), Name::new(key)?))
+    }
+
+    /// What is kept near and in its time, if all changes of it are heard of.
+    pub(crate) fn near(&self, key: &str) -> Option<Slot<T>> {
+        let slot = self.near.as_ref()?.get(key)?;
+        let now = self.shared.backend.now_ms();
+        let same = |(tag, version): &(Tag, Version)| {
+            self.shared.tags.get(tag.as_str()).is_some_and(|now| now == *version)
+        };
+        (now < slot.soft_ms.min(slot.near_ms) && slot.tags.iter().all(same)).then_some(slot)
+    }
+
+    /// What was kept near last, within its grace: for when no server answers.
+    pub(crate) fn last(&self, key: &Key) -> Option<Slot<T>> {
+        let slot = self.near.as_ref()?.last(key.key.as_str())?;
+        let queued = self.shared.queue.holds(&Order::Key(key.clone()))
+            || slot.tags.iter().any(|(tag, _)| self.shared.queue.holds(&Order::Tag(tag.clone())));
+        (self.shared.backend.now_ms() < slot.hard_ms && !queued).then_some(slot)
+    }
+
+    pub(crate) fn ticket(&self, key: &Key) -> Option<Ticket<Slot<T>>> {
+        self.near.as_ref().map(|near| near.ticket(key.key.as_str()))
+    }
+
+    /// Looks at the shared value.
+    pub(crate) async fn look(&self, key: &Key) -> Result<Look<T>> {
+        if self.near.is_some() {
+            self.shared.watch.begin().await;
+        }
+        self.shared.backend.learn().await?;
+        let ticket = self.ticket(key);
+        match self.shared.backend.get(key).await? {
+            Some(bytes) => self.judge(key, bytes, ticket).await,
+            None => Ok(Look::Absent),
+        }
+    }
+
+    /// What a value that was read is worth.
+    pub(crate) async fn judge(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        ticket: Option<Ticket<Slot<T>>>,
+    ) -> Result<Look<T>> {
+        if self.shared.queue.holds(&Order::Key(key.clone())) {
+            return Ok(Look::Dead(envelope::version_of(&bytes)));
+        }
+        let slot = match self.open(&bytes).await {
+            Ok(slot) => slot,
+            Err(why) => {
+                self.counts.unreadable();
+                let error = why.chain();
+                tracing::debug!(key = %key.key, error, "a value cannot be read, and is dropped");
+                let _ = self.shared.backend.drop_if(key, &bytes).await;
+                return Ok(Look::Dead(envelope::version_of(&bytes)));
+            }
+        };
+        if !slot.tags.is_empty() {
+            let tags: Vec<Tag> = slot.tags.iter().map(|(tag, _)| tag.clone()).collect();
+            let queued = |tag: &Tag| self.shared.queue.holds(&Order::Tag(tag.clone()));
+            let versions = self.shared.versions(&tags).await?;
+            let mut pairs = slot.tags.iter().zip(versions);
+            if pairs.any(|((tag, then), now)| now != Some(*then) || queued(tag)) {
+                return Ok(Look::Dead(Some(slot.version)));
+            }
+        }
+        let now = self.shared.backend.now_ms();
+        if now < slot.soft_ms {
+            if let Some(ticket) = ticket {
+                ticket.keep(slot.clone());
+            }
+            Ok(Look::Fresh(slot))
+        } else if slot.value.is_some() {
+            // It is there, so its grace is not over.
+            Ok(Look::Stale(slot))
+        } else {
+            Ok(Look::Dead(Some(slot.version)))
+        }
+    }
+
+    async fn open(&self, bytes: &Bytes) -> Result<Slot<T>> {
+        let unreadable =
+            |why| Error::corrupt("cache.get", "a value cannot be read").with_source(why);
+        let limits =
+            Limits { schema: self.options.schema, most: self.options.compression.max_value() };
+        let opened = envelope::open(bytes, limits).map_err(unreadable)?;
+        let raw = compress::unpack(&opened).await.map_err(unreadable)?;
+        let Meta { version, soft_ms, loaded_ms, load_us, tags, negative, codec, .. } = opened.meta;
+        let value = if negative { None } else { Some(Arc::new(payload::decode(codec, &raw)?)) };
+        let near_ms = self.shared.backend.now_ms().saturating_add(ms(self.options.near_ttl));
+        let hard_ms = soft_ms.saturating_add(ms(self.options.stale));
+        let tags = tags.into();
+        Ok(Slot { value, version, soft_ms, hard_ms, near_ms, loaded_ms, load_us, tags })
+    }
+}
+
+pub(crate) fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is to be stored, before it is sealed.
+pub(crate) struct Draft<'a, T> {
+    /// None for what is known not to be there.
+    pub(crate) value: Option<&'a T>,
+    pub(crate) ttl: Duration,
+    pub(crate) stale: Duration,
+    pub(crate) loaded_ms: u64,
+    pub(crate) load: Duration,
+    pub(crate) tags: Vec<(Tag, Version)>,
+}
+
+impl<T> Core<T>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// Tags by name, the cache's own and these, each once.
+    pub(crate) fn tags(&self, more: &[String]) -> Result<Vec<Tag>> {
+        let mut tags: Vec<Tag> = Vec::new();
+        for tag in self.options.tags.iter().chain(more) {
+            let tag = Name::new(tag)?;
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        if tags.len() > envelope::TAGS_MAX {
+            let why = format!("{} tags are more than {}", tags.len(), envelope::TAGS_MAX);
+            return Err(Error::misuse("cache.set", why));
+        }
+        Ok(tags)
+    }
+
+    /// The versions of tags, made where there are none.
+    pub(crate) async fn capture(
+        &self,
+        tags: Vec<Tag>,
+        kept: Duration,
+    ) -> Result<Vec<(Tag, Version)>> {
+        if tags.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fresh = Version::random();
+        let versions = self.shared.backend.capture(&tags, fresh, ms(kept).max(1)).await?;
+        Ok(tags.into_iter().zip(versions).collect())
+    }
+
+    /// A value ready to be stored.
+    pub(crate) async fn seal(&self, key: &Key, draft: Draft<'_, T>) -> Result<Put> {
+        let ttl = if self.options.jitter > 0.0 {
+            draft.ttl.mul_f64(1.0 - self.options.jitter * rand::random::<f64>())
+        } else {
+            draft.ttl
+        };
+        let ttl_ms = ms(ttl).max(1);
+        let codec = self.options.codec;
+        let raw = match draft.value {
+            Some(value) => payload::encode(codec, value)?,
+            None => Bytes::new(),
+        };
+        let (raw_len, compression) = (raw.len(), &self.options.compression);
+        let (packed, compressed) = compression.pack(raw).await?;
+        let meta = Meta {
+            version: Version::random(),
+            schema: self.options.schema,
+            codec,
+            compressed,
+            raw_len: u32::try_from(raw_len).unwrap_or(u32::MAX),
+            dictionary: None,
+            negative: draft.value.is_none(),
+            soft_ms: self.shared.backend.now_ms().saturating_add(ttl_ms),
+            loaded_ms: draft.loaded_ms,
+            load_us: u32::try_from(draft.load.as_micros()).unwrap_or(u32::MAX),
+            tags: draft.tags,
+        };
+        let value = envelope::seal(&meta, &packed)?;
+        self.counts.stored(raw_len, value.len());
+        Ok(Put { key: key.clone(), value, ttl_ms: ttl_ms.saturating_add(ms(draft.stale)) })
+    }
+
+    /// The same of several keys.
+    pub(crate) fn forget_all<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
+        for key in keys {
+            self.forget(key);
+        }
+    }
+
+    /// What is kept here of a key is not believed any more.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.flights.detach(key.key.as_str());
+        if let Some(near) = &self.near {
+            near.changed(key.key.as_str());
+        }
+    }
+}
+
+impl<T> Cache<T>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// The default of [`CacheBuilder::with_ttl`]: five minutes.
+    pub const TTL: Duration = Duration::from_mins(5);
+
+    /// A cache over Redis or Valkey, to be built. Several over one connection are better made from
+    /// one [`Caches`].
+    #[cfg(feature = "redis")]
+    pub fn redis(
+        connection: &coordinator_core::redis::Connection,
+        namespace: &str,
+    ) -> CacheBuilder<T> {
+        Caches::redis(connection).cache(namespace)
+    }
+
+    /// A cache in this process alone, to be built.
+    pub fn embedded(namespace: &str) -> CacheBuilder<T> {
+        Caches::embedded().cache(namespace)
+    }
+
+    pub(crate) fn new(core: Arc<Core<T>>) -> Self {
+        Self { core }
+    }
+
+    /// The value of a key: any text of 1 to 512 bytes. None if there is none, if it is past its
+    /// time, or if it is known that there is none.
+    ///
+    /// # Errors
+    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a key that cannot be;
+    /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) where no server answers and
+    /// nothing is kept near that is within its grace.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn get(&self, key: &str) -> Result<Option<Hit<T>>> {
+        Ok(self.lookup(key).await?.hit())
+    }
+
+    /// The same, and whether it is known that there is no value.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn lookup(&self, key: &str) -> Result<Lookup<T>> {
+        let core = &self.core;
+        if let Some(slot) = core.near(key) {
+            core.counts.near();
+            return Ok(slot.hit(false).map_or(Lookup::Negative, Lookup::Hit));
+        }
+        let key = core.key(key)?;
+        match core.look(&key).await {
+            Ok(Look::Fresh(slot)) => {
+                core.counts.far();
+                Ok(slot.hit(false).map_or(Lookup::Negative, Lookup::Hit))
+            }
+            Ok(_) => {
+                core.counts.miss();
+                Ok(Lookup::Absent)
+            }
+            Err(error) => {
+                let last = core.last(&key).and_then(|slot| slot.hit(true));
+                let hit = last.filter(|_| error.is_retryable()).ok_or(error)?;
+                core.counts.stale();
+                Ok(Lookup::Hit(hit))
+            }
+        }
+    }
+
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a key that cannot be, or a value that
+    /// cannot be serialized or is too long;
+    /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) if it is surely not stored,
+    /// [`Indeterminate`](coordinator_core::ErrorKind::Indeterminate) if it perhaps is.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether it is stored.
+    pub async fn set(&self, key: &str, value: &T) -> Result<()> {
+        self.set_with(key, value, Entry::new()).await
+    }
+
+    /// Stores a value, kept in a way of its own.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    ///
+    /// # Cancel safety
+    /// As [`set`](Self::set).
+    pub async fn set_with(&self, key: &str, value: &T, entry: Entry) -> Result<()> {
+        let core = &self.core;
+        let key = core.key(key)?;
+        let put = self.put(&key, value, &entry).await?;
+        core.forget(&key);
+        let outcome = core.shared.backend.set(&put).await;
+        // What was read before is not kept, and whoever reads now reads what is there now.
+        core.forget(&key);
+        outcome
+    }
+
+    pub(crate) async fn put(&self, key: &Key, value: &T, entry: &Entry) -> Result<Put> {
+        let core = &self.core;
+        core.shared.backend.learn().await?;
+        let ttl = entry.ttl.unwrap_or(core.options.ttl);
+        let stale = entry.stale.unwrap_or(core.options.stale);
+        let tags = core.capture(core.tags(&entry.tags)?, ttl + stale).await?;
+        let loaded_ms = core.shared.backend.now_ms();
+        let draft = Draft { value: Some(value), ttl, stale, loaded_ms, load: Duration::ZERO, tags };
+        core.seal(key, draft).await
+    }
+
+    /// Deletes a value; whether there was one. The same as [`invalidate`](Self::invalidate), but
+    /// that nothing is queued where no server answers.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether it is deleted.
+    pub async fn delete(&self, key: &str) -> Result<bool> {
+        let core = &self.core;
+        let key = core.key(key)?;
+        core.forget(&key);
+        let outcome = core.shared.backend.invalidate(std::slice::from_ref(&key)).await;
+        core.forget(&key);
+        Ok(outcome? > 0)
+    }
+
+    /// Ends a value: what was loaded before this returns is given by no instance later than
+    /// [`Caches::STALENESS`] after it, and a load that is under way is not stored.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set); but where no server answers it is
+    /// [queued](Invalidated::Queued), 10,000 of them at the most.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether it is done.
+    pub async fn invalidate(&self, key: &str) -> Result<Invalidated> {
+        let core = &self.core;
+        let key = core.key(key)?;
+        core.forget(&key);
+        let outcome = core.shared.backend.invalidate(std::slice::from_ref(&key)).await;
+        core.forget(&key);
+        core.shared.queue.or_later(outcome, || Order::Key(key))
+    }
+
+    /// Has a value be past its time from now on, but keeps it for its grace: it is loaded anew, and
+    /// given, marked as stale, if that fails.
+    ///
+    /// # Errors
+    /// As [`invalidate`](Self::invalidate).
+    ///
+    /// # Cancel safety
+    /// As [`invalidate`](Self::invalidate).
+    pub async fn expire(&self, key: &str) -> Result<Invalidated> {
+        let core = &self.core;
+        let key = core.key(key)?;
+        core.forget(&key);
+        let outcome = core.shared.backend.expire(std::slice::from_ref(&key)).await;
+        core.forget(&key);
+        core.shared.queue.or_later(outcome, || Order::Expire(key))
+    }
+
+    /// Ends every entry with a tag, in all caches: see [`Caches::invalidate_tag`].
+    ///
+    /// # Errors
+    /// As [`invalidate`](Self::invalidate).
+    ///
+    /// # Cancel safety
+    /// As [`invalidate`](Self::invalidate).
+    pub async fn invalidate_tag(&self, tag: &str) -> Result<Invalidated> {
+        self.core.shared.untag(Name::new(tag)?).await
+    }
+
+    /// Ends every value of this cache whose key matches: `*` stands for any text, `?` for one
+    /// character, `\\` before one of these for itself. How many there were.
+    ///
+    /// It looks through the whole of each server step by step and is meant for operators; a tag
+    /// costs nothing. What was loaded before the call is given no longer, as with
+    /// [`invalidate`](Self::invalidate).
+    ///
+    /// # Errors
+    /// As [`set`](Self::set); an error may come when some are ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves some of them ended.
+    pub async fn invalidate_pattern(&self, pattern: &str) -> Result<u64> {
+        let pattern = Pattern::new(pattern)?;
+        self.sweep(|key| pattern.matches(key)).await
+    }
+
+    /// Ends all values of this cache. How many there were.
+    ///
+    /// # Errors
+    /// As [`invalidate_pattern`](Self::invalidate_pattern).
+    ///
+    /// # Cancel safety
+    /// As [`invalidate_pattern`](Self::invalidate_pattern).
+    pub async fn clear(&self) -> Result<u64> {
+        self.sweep(|_| true).await
+    }
+
+    async fn sweep(&self, wanted: impl Fn(&str) -> bool) -> Result<u64> {
+        let core = &self.core;
+        let backend = &core.shared.backend;
+        let mut ended = 0;
+        loop {
+            let nodes = backend.nodes();
+            for node in &nodes {
+                let mut cursor = 0;
+                loop {
+                    let some = backend.scan(&core.namespace, *node, cursor).await?;
+                    let wanted = |key: &Key| wanted(key.key.as_str());
+                    let keys: Vec<Key> = some.keys.into_iter().filter(wanted).collect();
+                    for keys in keys.chunks(BATCH) {
+                        core.forget_all(keys);
+                        ended += backend.invalidate(keys).await?;
+                        core.forget_all(keys);
+                    }
+                    cursor = some.next;
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+            }
+            // Where slots moved meanwhile, some keys may have passed unseen.
+            if nodes == backend.nodes() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// The figures of this cache, of this process alone.
+    pub fn stats(&self) -> Stats {
+        let near = self.core.near.as_ref().map_or(0, |near| near.len());
+        self.core.counts.stats(near, self.core.shared.watch.hearing())
+    }
+}

@@ -1,0 +1,162 @@
+//! One load per key and process: who comes while one is under way waits for its outcome.
+//!
+//! It knows nothing of loaders or of what they store.
+
+use crate::{entry::Hit, error::LoadError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::watch;
+
+/// How a load ended; none for what is known not to be there.
+pub(crate) type Outcome<T> = Result<Option<Hit<T>>, LoadError>;
+
+type Seats<T> = watch::Sender<Option<Outcome<T>>>;
+
+/// Loads under way, by key.
+#[derive(Debug)]
+pub(crate) struct Flights<T> {
+    table: Mutex<HashMap<Arc<str>, Arc<Seats<T>>>>,
+}
+
+impl<T> Default for Flights<T> {
+    fn default() -> Self {
+        Self { table: Mutex::default() }
+    }
+}
+
+/// What became of whoever wanted a load.
+pub(crate) enum Joined<T> {
+    /// He makes it.
+    Pilot(Pilot<T>),
+    /// Somebody else does.
+    Passenger(Passenger<T>),
+}
+
+/// Makes the load; dropped without an outcome, the load has failed.
+pub(crate) struct Pilot<T> {
+    flights: Arc<Flights<T>>,
+    key: Arc<str>,
+    seats: Arc<Seats<T>>,
+}
+
+/// Waits for a load.
+pub(crate) struct Passenger<T>(watch::Receiver<Option<Outcome<T>>>);
+
+impl<T> Flights<T> {
+    fn table(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Seats<T>>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the load of a key that is under way, or begins one.
+    pub(crate) fn join(self: &Arc<Self>, key: &str) -> Joined<T> {
+        let mut table = self.table();
+        if let Some(seats) = table.get(key) {
+            return Joined::Passenger(Passenger(seats.subscribe()));
+        }
+        let key: Arc<str> = key.into();
+        let seats = Arc::new(watch::channel(None).0);
+        table.insert(key.clone(), seats.clone());
+        Joined::Pilot(Pilot { flights: self.clone(), key, seats })
+    }
+
+    /// Whoever comes from now on does not join the load that is under way: what that brings may be
+    /// older than a change that he knows of.
+    pub(crate) fn detach(&self, key: &str) {
+        self.table().remove(key);
+    }
+
+    /// The same for all.
+    pub(crate) fn detach_all(&self) {
+        self.table().clear();
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.table().len()
+    }
+}
+
+impl<T> Pilot<T> {
+    /// A seat for the pilot himself.
+    pub(crate) fn passenger(&self) -> Passenger<T> {
+        Passenger(self.seats.subscribe())
+    }
+
+    /// Whether nobody took the key from this load.
+    #[cfg(test)]
+    fn is_attached(&self) -> bool {
+        self.flights.table().get(&self.key).is_some_and(|seats| Arc::ptr_eq(seats, &self.seats))
+    }
+
+    /// Tells the outcome to all who wait.
+    pub(crate) fn land(self, outcome: Outcome<T>) {
+        self.seats.send_replace(Some(outcome));
+    }
+}
+
+impl<T> Drop for Pilot<T> {
+    fn drop(&mut self) {
+        let mut table = self.flights.table();
+        if table.get(&self.key).is_some_and(|seats| Arc::ptr_eq(seats, &self.seats)) {
+            table.remove(&self.key);
+        }
+    }
+}
+
+impl<T> Passenger<T> {
+    /// The outcome. Cancel safe.
+    pub(crate) async fn landed(&mut self) -> Outcome<T> {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().expect("it was waited for"),
+            Err(_) => Err(LoadError::Ended),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pilot(flights: &Arc<Flights<u32>>) -> Pilot<u32> {
+        match flights.join("a") {
+            Joined::Pilot(pilot) => pilot,
+            Joined::Passenger(_) => panic!("there was none"),
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_come_meanwhile_get_the_one_outcome() {
+        let flights = Arc::new(Flights::default());
+        let pilot = pilot(&flights);
+        let Joined::Passenger(mut other) = flights.join("a") else { panic!("there was one") };
+        pilot.land(Ok(None));
+        assert!(other.landed().await.expect("an outcome").is_none());
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_pilot_that_is_lost_ends_the_wait() {
+        let flights = Arc::new(Flights::default());
+        let pilot = pilot(&flights);
+        let mut seat = pilot.passenger();
+        drop(pilot);
+        assert!(matches!(seat.landed().await, Err(LoadError::Ended)));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_after_a_change_joins_no_older_load() {
+        let flights = Arc::new(Flights::default());
+        let old = pilot(&flights);
+        flights.detach("a");
+        assert!(!old.is_attached());
+        let new = pilot(&flights);
+        // The old one lands beside the new one's key.
+        old.land(Ok(None));
+        assert!(new.is_attached());
+        drop(new);
+        assert_eq!(flights.len(), 0);
+    }
+}

@@ -1,0 +1,411 @@
+//! Loading what is not there: one loader per key and process, one per fleet while the holder of
+//! the lease lives, and nothing stored that was loaded before it was ended.
+
+use crate::{
+    backend::{Claimed, Key, Token, Version},
+    cache::{Cache, Core, Draft, Look, Slot, ms},
+    entry::Hit,
+    error::LoadError,
+    flight::{Joined, Outcome},
+    loader::{Loader, Loading},
+    tasks,
+    watch::CANARY,
+};
+use futures::{
+    FutureExt as _,
+    future::{Either, pending, select},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    error::Error as StdError,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// How many failed keys are remembered before the oldest knowledge goes.
+const FAILED_MAX: usize = 4096;
+
+impl<T> Cache<T>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// The value of a key, loaded if there is none in its time.
+    ///
+    /// One loader runs per key in this process, and one in all instances while the one that runs it
+    /// lives; the others wait for what it brings. It runs as a task of its own: whoever drops the
+    /// future loses nothing. What is [ended](Self::invalidate) while it is loaded is given to
+    /// those who asked before, and not stored.
+    ///
+    /// Where no server answers the loader runs all the same, once in each process.
+    ///
+    /// # Errors
+    /// As the loader failed, see [`LoadError`], unless there is a stale value within its grace.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the load goes on.
+    pub async fn get_or_load<F, L, E>(&self, key: &str, loader: F) -> Result<Hit<T>, LoadError>
+    where
+        F: FnOnce(Loading<T>) -> L + Send + 'static,
+        L: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let loader = |loading| {
+            let load = loader(loading);
+            async move { load.await.map(Some) }
+        };
+        match self.load(key, loader).await? {
+            Some(hit) => Ok(hit),
+            None => Err(LoadError::Negative),
+        }
+    }
+
+    /// The same with a loader that may find that there is no value, which is remembered for
+    /// [`with_negative`](crate::CacheBuilder::with_negative).
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the load goes on.
+    pub async fn get_or_load_optional<F, L, E>(
+        &self,
+        key: &str,
+        loader: F,
+    ) -> Result<Option<Hit<T>>, LoadError>
+    where
+        F: FnOnce(Loading<T>) -> L + Send + 'static,
+        L: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.load(key, loader).await
+    }
+
+    async fn load<F, L, E>(&self, key: &str, loader: F) -> Outcome<T>
+    where
+        F: FnOnce(Loading<T>) -> L + Send + 'static,
+        L: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let core = &self.core;
+        if let Some(slot) = core.near(key) {
+            core.counts.near();
+            if core.is_early(&slot) {
+                core.refresh(core.key(key)?, &slot, Loader::new(loader));
+            }
+            return Ok(slot.hit(false));
+        }
+        let key = core.key(key)?;
+        let (seen, stale) = match core.look(&key).await {
+            Ok(Look::Fresh(slot)) => {
+                core.counts.far();
+                if core.is_early(&slot) {
+                    core.refresh(key, &slot, Loader::new(loader));
+                }
+                return Ok(slot.hit(false));
+            }
+            Ok(Look::Stale(slot)) => (Some(slot.version), slot.hit(true)),
+            Ok(Look::Dead(version)) => (version, None),
+            Ok(Look::Absent) => (None, None),
+            // Without a server: what was kept here, and the loader.
+            Err(_) => (None, core.last(&key).and_then(|slot| slot.hit(true))),
+        };
+        core.counts.miss();
+        if let Some(hit) = stale.clone().filter(|_| core.is_throttled(&key)) {
+            core.counts.stale();
+            return Ok(Some(hit));
+        }
+        let mut seat = match core.flights.join(key.key.as_str()) {
+            Joined::Passenger(seat) => seat,
+            Joined::Pilot(pilot) => {
+                let seat = pilot.passenger();
+                let (core, stale) = (core.clone(), stale.clone());
+                let flown = Loader::new(loader);
+                tasks::spawn(async move {
+                    let outcome = core.fly(&key, seen, stale, true, flown).await;
+                    pilot.land(outcome);
+                });
+                seat
+            }
+        };
+        let soft = core.options.soft.filter(|_| stale.is_some());
+        let (Some(soft), Some(hit)) = (soft, stale) else { return seat.landed().await };
+        let late = core.shared.backend.clock().sleep(soft);
+        match select(pin!(seat.landed()), late).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(_) => {
+                core.counts.stale();
+                Ok(Some(hit))
+            }
+        }
+    }
+}
+
+impl<T> Core<T>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    /// Whether it is time to load anew what is still in its time: XFetch.
+    fn is_early(&self, slot: &Slot<T>) -> bool {
+        let (beta, load) = (self.options.beta, f64::from(slot.load_us) / 1000.0);
+        if beta == 0.0 || slot.load_us == 0 {
+            return false;
+        }
+        let left = slot.soft_ms.saturating_sub(self.shared.backend.now_ms());
+        // 1 - [0, 1) is never 0, whose logarithm is none.
+        let ahead = -load * beta * (1.0 - rand::random::<f64>()).ln();
+        #[expect(clippy::cast_precision_loss, reason = "a year in ms is far below 2^52")]
+        let left = left as f64;
+        ahead >= left
+    }
+
+    /// Loads anew in the background, unless somebody does.
+    fn refresh(self: &Arc<Self>, key: Key, slot: &Slot<T>, loader: Loader<T>) {
+        if let Joined::Pilot(pilot) = self.flights.join(key.key.as_str()) {
+            // Whoever joins it came after the value's time.
+            let (core, seen, hit) = (self.clone(), slot.version, slot.hit(true));
+            tasks::spawn(async move {
+                let outcome = core.fly(&key, Some(seen), hit, false, loader).await;
+                pilot.land(outcome);
+            });
+        }
+    }
+
+    fn is_throttled(&self, key: &Key) -> bool {
+        let now = self.shared.backend.clock().now();
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = failed.get(key.key.as_str());
+        at.is_some_and(|at| now.saturating_since(*at) < self.options.throttle)
+    }
+
+    fn note_failure(&self, key: &Key) {
+        let now = self.shared.backend.clock().now();
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.len() >= FAILED_MAX {
+            failed.retain(|_, at| now.saturating_since(*at) < self.options.throttle);
+            if failed.len() >= FAILED_MAX {
+                failed.clear();
+            }
+        }
+        failed.insert(key.key.as_str().into(), now);
+    }
+
+    /// Loads a key, or waits for whoever does.
+    async fn fly(
+        self: &Arc<Self>,
+        key: &Key,
+        seen: Option<Version>,
+        stale: Option<Hit<T>>,
+        waits: bool,
+        loader: Loader<T>,
+    ) -> Outcome<T> {
+        let token = Token::random();
+        let (leased, stale) = match self.claim(key, token, seen, stale, waits).await {
+            Turn::Found(outcome) => return Ok(outcome),
+            Turn::Leased(stale) => (true, stale),
+            Turn::Alone(stale) => (false, stale),
+        };
+        let token = leased.then_some(token);
+        match self.run(key, token, stale.clone(), loader).await {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => {
+                self.counts.failed();
+                self.note_failure(key);
+                let Some(hit) = stale else { return Err(error) };
+                tracing::debug!(key = %key.key, %error, "a load failed: the stale value is given");
+                self.counts.stale();
+                Ok(Some(hit.into_stale()))
+            }
+        }
+    }
+
+    /// Asks for the lease until it is there, a value is, or it was waited for long enough.
+    async fn claim(
+        &self,
+        key: &Key,
+        token: Token,
+        mut seen: Option<Version>,
+        mut stale: Option<Hit<T>>,
+        waits: bool,
+    ) -> Turn<T> {
+        let backend = &self.shared.backend;
+        let clock = backend.clock();
+        let lease_ms = ms(self.options.lease);
+        let began = clock.now();
+        self.shared.watch.begin().await;
+        loop {
+            // Before it is asked: whatever ends the wait from then on is heard.
+            let waiter = self.shared.watch.wait_for(key);
+            let mut woken = pin!(waiter.woken());
+            woken.as_mut().enable();
+            let ticket = self.ticket(key);
+            let left_ms = match backend.claim(key, token, seen, lease_ms).await {
+                Ok(Claimed::Mine) => return Turn::Leased(stale),
+                Ok(Claimed::Held { left_ms }) => left_ms,
+                Ok(Claimed::Value(bytes)) => match self.judge(key, bytes, ticket).await {
+                    Ok(Look::Fresh(slot)) => return Turn::Found(slot.hit(false)),
+                    Ok(Look::Stale(slot)) => {
+                        (seen, stale) = (Some(slot.version), slot.hit(true));
+                        continue;
+                    }
+                    Ok(Look::Dead(version)) => {
+                        (seen, stale) = (version, None);
+                        continue;
+                    }
+                    Ok(Look::Absent) | Err(_) => return Turn::Alone(stale),
+                },
+                Err(error) => {
+                    tracing::debug!(key = %key.key, error = error.chain(), "no lease was had");
+                    return Turn::Alone(stale);
+                }
+            };
+            if !waits {
+                return Turn::Found(stale);
+            }
+            let left = self.options.wait.saturating_sub(clock.now().saturating_since(began));
+            if left.is_zero() {
+                return Turn::Alone(stale);
+            }
+            let lapse = Duration::from_millis(left_ms.saturating_add(1)).min(left);
+            self.counts.waited();
+            let _ = select(woken, clock.sleep(lapse)).await;
+        }
+    }
+
+    /// Runs the loader, under a lease if there is one, and stores what it brings.
+    async fn run(
+        self: &Arc<Self>,
+        key: &Key,
+        token: Option<Token>,
+        stale: Option<Hit<T>>,
+        loader: Loader<T>,
+    ) -> Outcome<T> {
+        let backend = &self.shared.backend;
+        let clock = backend.clock().clone();
+        let loading = Loading::new(self.shared.clone(), &self.options, stale);
+        if token.is_some() {
+            // What a tag stands for may change from here on.
+            for tag in &self.options.tags {
+                loading.tag(tag).await;
+            }
+        }
+        let (began, loaded_ms) = (clock.now(), backend.now_ms());
+        self.counts.load();
+        let lost = AtomicBool::new(false);
+        let loaded = {
+            let call = loader.begin(loading.clone());
+            let load = AssertUnwindSafe(call).catch_unwind();
+            let keep = self.keep(key, token, &lost);
+            let (load, keep) = (pin!(load), pin!(keep));
+            match select(load, select(clock.sleep(self.options.hard), keep)).await {
+                Either::Left((Ok(loaded), _)) => loaded,
+                Either::Left((Err(_panic), _)) => Err(LoadError::Panicked),
+                Either::Right(_) => Err(LoadError::TimedOut(self.options.hard)),
+            }
+        };
+        let load = clock.now().saturating_since(began);
+        let lost = lost.load(Ordering::Acquire);
+        let token = token.filter(|_| !lost);
+        let stored = match (&loaded, token) {
+            (Ok(value), Some(token)) => {
+                self.store(key, token, value.as_ref(), loaded_ms, load, &loading).await
+            }
+            (_, token) => Stored::No(token),
+        };
+        match stored {
+            Stored::No(_) if lost => self.counts.refused(),
+            Stored::Yes => {}
+            Stored::Refused => self.counts.refused(),
+            Stored::No(token) => {
+                if let Some(token) = token {
+                    // Whoever waits need not wait for the lease's end.
+                    let _ = backend.release(key, token).await;
+                }
+            }
+        }
+        let hit = |value| Hit { value: Arc::new(value), stale: false, loaded_ms, version: None };
+        Ok(loaded?.map(hit))
+    }
+
+    /// Renews a lease until it is lost; never ends.
+    ///
+    /// Whoever ends the key ends the lease. Who comes after that must not be given what this load
+    /// brings, so it is looked whenever the lease changes, and each second in any case.
+    async fn keep(&self, key: &Key, token: Option<Token>, lost: &AtomicBool) {
+        let backend = &self.shared.backend;
+        let Some(token) = token else { return pending().await };
+        let pause = (self.options.lease / 3).min(CANARY);
+        let waiter = self.shared.watch.wait_for(key);
+        let mut held = Ok(true);
+        loop {
+            let mut woken = pin!(waiter.woken());
+            woken.as_mut().enable();
+            // Without an answer it is asked again; the fill finds out in any case.
+            if let Ok(true) = held {
+                held = backend.holds(key, token).await;
+            }
+            if let Ok(false) = held {
+                lost.store(true, Ordering::Release);
+                self.flights.detach(key.key.as_str());
+                return pending().await;
+            }
+            held = match select(woken, backend.clock().sleep(pause)).await {
+                Either::Left(_) => Ok(true),
+                Either::Right(_) => backend.renew(key, token, ms(self.options.lease)).await,
+            };
+        }
+    }
+
+    async fn store(
+        &self,
+        key: &Key,
+        token: Token,
+        value: Option<&T>,
+        loaded_ms: u64,
+        load: Duration,
+        loading: &Loading<T>,
+    ) -> Stored {
+        let Some(kept) = loading.kept(value.is_none()) else { return Stored::No(Some(token)) };
+        let draft =
+            Draft { value, ttl: kept.ttl, stale: kept.stale, loaded_ms, load, tags: kept.tags };
+        let put = match self.seal(key, draft).await {
+            Ok(put) => put,
+            Err(error) => {
+                tracing::warn!(key = %key.key, error = error.chain(), "a value is not stored");
+                return Stored::No(Some(token));
+            }
+        };
+        match self.shared.backend.fill(&put, token).await {
+            Ok(true) => Stored::Yes,
+            Ok(false) => Stored::Refused,
+            Err(error) => {
+                tracing::debug!(key = %key.key, error = error.chain(), "a value is not stored");
+                Stored::No(None)
+            }
+        }
+    }
+}
+
+/// What became of a value that was loaded.
+enum Stored {
+    Yes,
+    /// It was ended while it was loaded.
+    Refused,
+    /// Not, and the lease may still be there.
+    No(Option<Token>),
+}
+
+/// Whose turn it is to load.
+enum Turn<T> {
+    /// There is a value, or that there is none is known.
+    Found(Option<Hit<T>>),
+    /// Ours, and what it brings is stored.
+    Leased(Option<Hit<T>>),
+    /// Ours, and what it brings is not stored.
+    Alone(Option<Hit<T>>),
+}
