@@ -1,6 +1,7 @@
 //! The command line: what can be said, and how it is explained. Nothing is done here.
 
 use crate::{
+    cache::CacheArgs,
     context::Context,
     conversation::ConversationArgs,
     demo::DemoArgs,
@@ -38,9 +39,10 @@ Examples:
   coordinator --url redis://127.0.0.1 lock run nightly --wait 10m -- ./backup.sh
   coordinator --url redis://127.0.0.1 limit check mail:alice --rule 100/1h
   coordinator --url redis://127.0.0.1 session revoke --user ann
+  coordinator --url redis://127.0.0.1 cache invalidate-tag crew-config crew:42
   coordinator --url redis://127.0.0.1 events tail crew:42";
 
-/// Locks, rate limits, sessions, events, health and a demonstration over Redis or Valkey.
+/// Locks, rate limits, sessions, a cache, events, health and a demonstration over Redis or Valkey.
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
@@ -89,6 +91,8 @@ impl From<Global> for Context {
 /// What there is to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Look at what caches keep, store, end and count it
+    Cache(CacheArgs),
     /// Say something in a conversation that processes share, read it, pause it
     Conversation(ConversationArgs),
     /// Several instances of one service share a work list; ends with checks that they did

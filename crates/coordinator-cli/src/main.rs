@@ -3,6 +3,7 @@
 //! It reads the command line and hands over to one module per verb; it decides nothing.
 
 mod access_log;
+mod cache;
 mod cli;
 mod context;
 mod conversation;
@@ -42,6 +43,7 @@ async fn main() -> ExitCode {
 
 async fn run(verb: &Verb, context: &Context) -> Result<u8, Failure> {
     match verb {
+        Verb::Cache(args) => cache::run(args, context).await,
         Verb::Demo(args) => demo::run(args, context).await,
         Verb::Conversation(args) => conversation::run(args, context).await,
         Verb::Doc(args) => doc::run(args, context).await,

@@ -1,5 +1,6 @@
 //! The real binary against real servers: exit codes, JSON keys, and what is left behind.
 
+mod cache;
 mod conversation;
 mod copies;
 mod document;

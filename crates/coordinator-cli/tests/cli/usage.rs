@@ -109,8 +109,14 @@ async fn the_prefix_separates() {
 
 #[tokio::test]
 async fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 43] = [
+    let verbs: [&[&str]; 49] = [
         &[],
+        &["cache", "get"],
+        &["cache", "set"],
+        &["cache", "delete"],
+        &["cache", "invalidate-tag"],
+        &["cache", "invalidate"],
+        &["cache", "stats"],
         &["demo"],
         &["health"],
         &["limit", "check"],
@@ -163,7 +169,7 @@ async fn every_verb_explains_itself_with_an_example() {
     assert_eq!(version.stdout.trim(), concat!("coordinator ", env!("CARGO_PKG_VERSION")));
     for shell in ["bash", "zsh", "fish"] {
         let script = done(binary(&["completions", shell])).await.exits(0);
-        for word in ["acquire", "violations", "ip+path", "requeue"] {
+        for word in ["acquire", "violations", "ip+path", "requeue", "invalidate-tag"] {
             assert!(script.stdout.contains(word), "{shell}: {word}");
         }
     }
