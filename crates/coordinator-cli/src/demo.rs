@@ -3,11 +3,11 @@
 //!
 //! The parent owns the work list and the [`ledger`]. Workers ask it for a request, wait for room in
 //! the [`limits`] of its client and its path, take the lock of the client, count in its session and
-//! in the document of the path ([`keeping`]), publish an event ([`herald`]), and write to its
-//! account with the fence of their lease. At the end the [`checks`] look at what the ledger let in,
-//! count in [`windows`] what the limits let in, the [`audit`] reads sessions and documents again,
-//! and the [`witness`] tells what it heard. Parts that come later slot in as further [`steps`] of
-//! handling a request and as further checks.
+//! in the document of the path ([`keeping`]), look the path's profile up in a cache ([`profiles`]),
+//! publish an event ([`herald`]), and write to its account with the fence of their lease. At the
+//! end the [`checks`] look at what the ledger let in, count in [`windows`] what the limits let in,
+//! the [`audit`] reads sessions and documents again, and the [`witness`] tells what it heard. Parts
+//! that come later slot in as further [`steps`] of handling a request and as further checks.
 
 mod audit;
 mod checks;
@@ -21,6 +21,7 @@ mod limits;
 mod live;
 mod parent;
 mod processes;
+mod profiles;
 mod protocol;
 mod report;
 mod requests;

@@ -7,6 +7,7 @@ use super::{
     herald::Herald,
     keeping::Keeping,
     limits::Limits,
+    profiles::Profiles,
     protocol::Ask,
     steps::{Hands, Manners},
     worker::{self, Trouble},
@@ -49,6 +50,7 @@ pub(crate) async fn run(
         limits: Limits::new(coordinator.limits(), manners.greedy)?,
         keeping: Keeping::new(&coordinator, manners.run, manners.hasty)?,
         herald: Herald::new(&coordinator, manners.run, manners.forgetful),
+        profiles: Profiles::new(coordinator.caches(), manners.run, config.clock().clone())?,
         clock: config.clock().clone(),
         manners,
     };

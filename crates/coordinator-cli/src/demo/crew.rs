@@ -7,6 +7,7 @@ use super::{
     keeping::Keeping,
     limits::Limits,
     parent::Parent,
+    profiles::Profiles,
     steps::{Hands, Manners},
     tasks::Tasks,
     worker,
@@ -69,17 +70,19 @@ pub(crate) async fn start(
     if config.is_embedded() {
         for _ in 0..instances {
             let limits = Limits::new(&own.limits().peer(), manners.greedy)?;
-            instances_of.push((own.locks().peer(), limits, own.clone()));
+            let caches = own.caches().sibling();
+            instances_of.push((own.locks().peer(), limits, caches, own.clone()));
         }
     } else {
         for _ in 0..instances {
             let coordinator = Coordinator::with_config(config.clone()).await?;
             let limits = Limits::new(coordinator.limits(), manners.greedy)?;
-            instances_of.push((coordinator.locks().clone(), limits, coordinator));
+            let caches = coordinator.caches().clone();
+            instances_of.push((coordinator.locks().clone(), limits, caches, coordinator));
         }
     }
     let mut workers = Tasks::new();
-    for (id, (locks, limits, coordinator)) in (1..).zip(instances_of) {
+    for (id, (locks, limits, caches, coordinator)) in (1..).zip(instances_of) {
         let parent = parent.clone();
         let hands = Hands {
             desk: Desk::Here { parent: parent.clone(), worker: id },
@@ -87,6 +90,7 @@ pub(crate) async fn start(
             limits,
             keeping: Keeping::new(&coordinator, manners.run, manners.hasty)?,
             herald: Herald::new(&coordinator, manners.run, manners.forgetful),
+            profiles: Profiles::new(&caches, manners.run, config.clock().clone())?,
             clock: config.clock().clone(),
             manners,
         };

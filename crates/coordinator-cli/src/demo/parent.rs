@@ -7,6 +7,7 @@ use super::{
     herald::Place,
     ledger::{Ledger, Verdict},
     limits::micros,
+    profiles::Reads,
     protocol::{Answer, Ask},
     visits::Visits,
     windows::{Admissions, Span},
@@ -56,6 +57,8 @@ pub(crate) struct Row {
     pub(crate) limited: u64,
     /// How often its reads and writes came after a newer holder's.
     pub(crate) refused: u64,
+    /// What it read of the cache, as it told last.
+    pub(crate) reads: Reads,
     pub(crate) state: State,
 }
 
@@ -101,6 +104,7 @@ pub(crate) struct Tally {
     pub(crate) limited: u64,
     pub(crate) workers_lost: u64,
     pub(crate) reassigned: u64,
+    pub(crate) reads: Reads,
 }
 
 impl Parent {
@@ -114,6 +118,7 @@ impl Parent {
             waited: Duration::ZERO,
             limited: 0,
             refused: 0,
+            reads: Reads::default(),
             state: State::Starting,
         };
         let books = Books {
@@ -241,7 +246,11 @@ impl Parent {
                 });
                 (answer, false)
             }
-            Ask::Write { write, path, cookie, event } => {
+            Ask::Write { write, path, cookie, event, reads } => {
+                if let Some(row) = books.workers.get_mut(&worker) {
+                    // Those of a worker that are under way at once arrive in any order.
+                    row.reads = if reads.all > row.reads.all { reads } else { row.reads };
+                }
                 let (client, number) = (write.client.clone(), write.number);
                 let answer = books.write(worker, write);
                 if answer == Answer::Accepted {
@@ -309,6 +318,10 @@ impl Parent {
             limited: books.workers.values().map(|row| row.limited).sum(),
             workers_lost: books.workers.values().filter(lost).count() as u64,
             reassigned: books.reassigned,
+            reads: books.workers.values().fold(Reads::default(), |sum, row| Reads {
+                hits: sum.hits + row.reads.hits,
+                all: sum.all + row.reads.all,
+            }),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{
     herald::Place,
     ledger::{Stamp, Write},
+    profiles::Reads,
     requests::Request,
     visits::Cookie,
 };
@@ -25,8 +26,8 @@ pub(crate) enum Ask {
     /// the client comes with. `waited_us` is how long the lock took.
     Read { client: String, path: String, stamp: Stamp, waited_us: u64 },
     /// A new value for a client's account, what the client is to come with from now on if that is
-    /// something new, and where the event of the request stands.
-    Write { write: Write, path: String, cookie: Option<Cookie>, event: Place },
+    /// something new, where the event of the request stands, and what the worker read of the cache.
+    Write { write: Write, path: String, cookie: Option<Cookie>, event: Place, reads: Reads },
     /// The worker cannot go on, and nobody else could: the run has failed.
     GiveUp { exit: u8, message: String },
 }

@@ -3,6 +3,7 @@
 use super::{
     audit::Audit,
     parent::{Row, Tally},
+    profiles::Reads,
 };
 use crate::output;
 use serde::Serialize;
@@ -22,11 +23,15 @@ pub(crate) struct Summary {
     /// None where the run did not come to its own end.
     #[serde(flatten)]
     audit: Option<Audit>,
+    /// The part of the profiles that the cache had, 0 to 1.
+    cache_hit_rate: f64,
     instances: u32,
     workers_lost: u64,
     reassigned: u64,
     seconds: f64,
     ok: bool,
+    #[serde(skip)]
+    profiles: u64,
     #[serde(skip)]
     invented: u64,
     #[serde(skip)]
@@ -42,10 +47,17 @@ fn holders_were_kept_apart(refused: u64, handled: u64, disturbances: u64) -> boo
     disturbances > 0 || refused.saturating_mul(10) <= handled
 }
 
+/// Hits among reads, in ten thousandths; 0 without any.
+fn hit_rate(reads: Reads) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+    let rate = reads.hits as f64 / reads.all.max(1) as f64;
+    (rate * 10_000.0).round() / 10_000.0
+}
+
 impl Summary {
     /// There is an audit if the run came to its own end.
     pub(crate) fn new(tally: Tally, audit: Option<Audit>, instances: u32, took: Duration) -> Self {
-        let Tally { requests, findings, refused, limited, workers_lost, reassigned } = tally;
+        let Tally { requests, findings, refused, limited, workers_lost, reassigned, reads } = tally;
         let apart = holders_were_kept_apart(refused, findings.handled, workers_lost + reassigned);
         Self {
             requests,
@@ -57,6 +69,8 @@ impl Summary {
             stale_writes_refused: refused,
             wrong_accounts: findings.wrong_accounts,
             audit,
+            cache_hit_rate: hit_rate(reads),
+            profiles: reads.all,
             instances,
             workers_lost,
             reassigned,
@@ -91,6 +105,12 @@ impl Summary {
             self.instances,
             self.seconds,
             self.rate()
+        );
+        let _ = writeln!(
+            text,
+            "{:.1} % of {} profiles came from the cache",
+            self.cache_hit_rate * 100.0,
+            self.profiles
         );
         if self.workers_lost > 0 {
             let _ = writeln!(text, "{} workers were lost on the way", self.workers_lost);
@@ -173,6 +193,12 @@ fn waited(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hit_rate_is_that_of_all_workers_together() {
+        assert_eq!(hit_rate(Reads { hits: 2, all: 3 }).to_string(), "0.6667");
+        assert_eq!(hit_rate(Reads::default()).to_string(), "0");
+    }
 
     #[test]
     fn a_lock_that_excludes_nobody_is_found_by_its_refusals() {

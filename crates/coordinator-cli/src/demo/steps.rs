@@ -6,6 +6,7 @@ use super::{
     keeping::{Keeping, Kept},
     ledger::{Stamp, Write},
     limits::{Limits, micros},
+    profiles::Profiles,
     protocol::{Answer, Ask},
     requests::Request,
 };
@@ -52,7 +53,7 @@ pub(crate) enum Handled {
     Lost(LossReason),
     /// The ledger had seen a newer holder.
     Stale,
-    /// The lock, the session, the document or the event could not be asked for.
+    /// The lock, the session, the document, the profile or the event could not be asked for.
     Failed(Error),
 }
 
@@ -64,6 +65,7 @@ pub(crate) struct Hands {
     pub(crate) limits: Limits,
     pub(crate) keeping: Keeping,
     pub(crate) herald: Herald,
+    pub(crate) profiles: Profiles,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) manners: Manners,
 }
@@ -111,9 +113,12 @@ impl Hands {
             return Ok(Handled::Stale);
         };
         // It is handled only when its event is acknowledged, which takes no time of its own.
-        let (kept, event) =
-            tokio::join!(self.keeping.visit(request, cookie), self.herald.tell(request));
-        let event = match event {
+        let (kept, event, profile) = tokio::join!(
+            self.keeping.visit(request, cookie),
+            self.herald.tell(request),
+            self.profiles.look_up(request),
+        );
+        let event = match profile.and(event) {
             Ok(event) => event,
             Err(error) => return Ok(Handled::Failed(error)),
         };
@@ -136,7 +141,8 @@ impl Hands {
             value: value + 1,
             stamp,
         };
-        let write = Ask::Write { write, path: request.path.clone(), cookie, event };
+        let (path, reads) = (request.path.clone(), self.profiles.reads());
+        let write = Ask::Write { write, path, cookie, event, reads };
         Ok(match self.desk.ask(write).await? {
             Answer::Accepted | Answer::AlreadyDone => Handled::Done,
             _ => Handled::Stale,

@@ -44,7 +44,10 @@ async fn its_document_has_the_keys_that_callers_rely_on() {
     for events in ["events_published", "events_delivered"] {
         assert_eq!(document[events], document["requests"], "{document}");
     }
-    assert!(document.get("cache_hit_rate").is_none(), "it is of a part that is not there");
+    // Some were loaded, and some of those were asked for again.
+    let (rate, requests) = (&document["cache_hit_rate"], &document["requests"]);
+    let loads = requests.as_f64().expect("a number") * (1.0 - rate.as_f64().expect("a rate"));
+    assert!(rate.as_f64() > Some(0.0) && loads >= 1.0, "{document}");
 }
 
 #[tokio::test]
@@ -62,6 +65,7 @@ async fn in_one_process_over_redis_every_line_is_handled_once() {
     let document = json(&text);
     assert_eq!(document["handled"], 500);
     assert_eq!((&document["sessions"], &document["documents"]), (&20.into(), &500.into()));
+    assert_eq!(document["cache_hit_rate"], 0.0, "each path comes once: {document}");
     files.check();
 }
 
@@ -136,6 +140,8 @@ async fn two_killed_workers_lose_no_line_and_write_none_twice() {
     assert_eq!(document["updates_lost"], 0, "{document}");
     assert_eq!(document["events_published"], 2000, "{document}");
     assert_eq!(document["events_delivered"], 2000, "{document}");
+    // Three paths: each process reads each of them from afar once, and few wait for the first load.
+    assert!(document["cache_hit_rate"].as_f64() > Some(0.9), "{document}");
     files.check();
 }
 

@@ -26,13 +26,14 @@ fn taken(parent: &Parent, worker: u32) -> Option<u64> {
 
 fn write(parent: &Parent, worker: u32, number: u64) -> Answer {
     let event = Place { of: 0, cursor: Cursor::START };
+    let reads = Reads { hits: 10 * number, all: 11 * number };
     let write = Write {
         client: "c".to_owned(),
         number,
         value: number,
         stamp: Stamp { fence: number, owner: "a".to_owned() },
     };
-    parent.note(worker, Ask::Write { write, path: "/".to_owned(), cookie: None, event })
+    parent.note(worker, Ask::Write { write, path: "/".to_owned(), cookie: None, event, reads })
 }
 
 #[tokio::test]
