@@ -110,6 +110,7 @@ where
     pub async fn peek(&self, key: &str) -> Result<Option<Hit<T>>> {
         let core = &self.core;
         let backend = &core.shared.backend;
+        backend.learn().await?;
         let Some(stored) = backend.get(&core.key(key)?).await? else { return Ok(None) };
         let unreadable = || Error::corrupt("cache.peek", "a value cannot be read");
         let most = core.options.compression.max_value();
