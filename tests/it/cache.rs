@@ -121,7 +121,8 @@ async fn text(cache: &Cache<String>, key: &str) -> Option<String> {
 }
 
 async fn what_is_set_is_there_for_its_time_and_no_longer(stage: Stage) {
-    let (cache, other) = (stage.cache().build().unwrap(), stage.other().build().unwrap());
+    let (cache, other) =
+        (stage.cache().build().expect("a cache"), stage.other().build().expect("a cache"));
     assert_eq!(text(&cache, "42").await, None);
     cache.set("42", &"night".into()).await.expect("stored");
     assert_eq!(text(&cache, "42").await.as_deref(), Some("night"));
@@ -139,7 +140,7 @@ async fn what_is_set_is_there_for_its_time_and_no_longer(stage: Stage) {
 }
 
 async fn a_name_of_any_kind_is_a_key_of_its_own(stage: Stage) {
-    let cache = stage.cache().build().unwrap();
+    let cache = stage.cache().build().expect("a cache");
     let long = "x".repeat(512);
     let names = ["a", "a:b", "{a}", "*", "[a]", "a\r\n", "a\0", "é", "🔒", "%", "a%3Ab", &long];
     for name in names {
@@ -149,15 +150,18 @@ async fn a_name_of_any_kind_is_a_key_of_its_own(stage: Stage) {
         assert_eq!(text(&cache, name).await.as_deref(), Some(name));
     }
     for name in ["", &"x".repeat(513)] {
-        assert_eq!(cache.get(name).await.unwrap_err().kind(), ErrorKind::Misuse);
-        assert_eq!(cache.set(name, &String::new()).await.unwrap_err().kind(), ErrorKind::Misuse);
+        assert_eq!(cache.get(name).await.expect_err("it cannot be").kind(), ErrorKind::Misuse);
+        assert_eq!(
+            cache.set(name, &String::new()).await.expect_err("it cannot be").kind(),
+            ErrorKind::Misuse
+        );
         let load = cache.get_or_load(name, brings("x", &Arc::default())).await;
         assert!(matches!(load, Err(LoadError::Misuse(_))), "{load:?}");
     }
 }
 
 async fn many_callers_make_one_load(stage: Stage) {
-    let cache = stage.cache().build().unwrap();
+    let cache = stage.cache().build().expect("a cache");
     let (count, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
     let load = || {
         let (count, gate) = (count.clone(), gate.clone());
@@ -181,7 +185,8 @@ async fn many_callers_make_one_load(stage: Stage) {
 }
 
 async fn another_instance_waits_for_the_load_and_is_woken(stage: Stage) {
-    let (cache, other) = (stage.cache().build().unwrap(), stage.other().build().unwrap());
+    let (cache, other) =
+        (stage.cache().build().expect("a cache"), stage.other().build().expect("a cache"));
     let (count, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
     let (counted, opened) = (count.clone(), gate.clone());
     let first = cache.get_or_load("42", move |_| async move {
@@ -236,8 +241,8 @@ fn held(
 
 async fn what_is_ended_while_it_is_loaded_is_not_stored(stage: Stage) {
     for near in [Near::Off, Near::entries(100)] {
-        let cache = stage.cache().with_near(near).build().unwrap();
-        let other = stage.other().with_near(near).build().unwrap();
+        let cache = stage.cache().with_near(near).build().expect("a cache");
+        let other = stage.other().with_near(near).build().expect("a cache");
         for round in 0..3 {
             let (held, loader) = held("old");
             let (load, ()) = futures::join!(cache.get_or_load("42", loader), async {
@@ -261,7 +266,8 @@ async fn what_is_ended_while_it_is_loaded_is_not_stored(stage: Stage) {
 }
 
 async fn whoever_comes_after_the_end_joins_no_older_load(stage: Stage) {
-    let (cache, other) = (stage.cache().build().unwrap(), stage.other().build().unwrap());
+    let (cache, other) =
+        (stage.cache().build().expect("a cache"), stage.other().build().expect("a cache"));
     for by_other in [false, true] {
         let (held, loader) = held("old");
         let count = Arc::new(AtomicU32::new(0));
@@ -284,7 +290,8 @@ async fn whoever_comes_after_the_end_joins_no_older_load(stage: Stage) {
 }
 
 async fn a_set_wins_over_the_load_under_way(stage: Stage) {
-    let (cache, other) = (stage.cache().build().unwrap(), stage.other().build().unwrap());
+    let (cache, other) =
+        (stage.cache().build().expect("a cache"), stage.other().build().expect("a cache"));
     let (held, loader) = held("old");
     let (load, ()) = futures::join!(cache.get_or_load("42", loader), async {
         held.begun.notified().await;
@@ -296,7 +303,8 @@ async fn a_set_wins_over_the_load_under_way(stage: Stage) {
 }
 
 async fn a_stale_value_stands_in_for_a_failed_load(stage: Stage) {
-    let cache = stage.cache().with_stale(MINUTE).with_throttle(SECOND * 10).build().unwrap();
+    let cache =
+        stage.cache().with_stale(MINUTE).with_throttle(SECOND * 10).build().expect("a cache");
     cache.set("42", &"night".into()).await.expect("stored");
     stage.elapse(MINUTE).await;
     assert!(matches!(cache.lookup("42").await.expect("an answer"), Lookup::Absent));
@@ -325,8 +333,8 @@ async fn a_stale_value_stands_in_for_a_failed_load(stage: Stage) {
 
 async fn what_is_expired_is_loaded_anew_and_kept_for_failures(stage: Stage) {
     for near in [Near::Off, Near::entries(100)] {
-        let cache = stage.cache().with_stale(MINUTE).with_near(near).build().unwrap();
-        let other = stage.other().with_stale(MINUTE).with_near(near).build().unwrap();
+        let cache = stage.cache().with_stale(MINUTE).with_near(near).build().expect("a cache");
+        let other = stage.other().with_stale(MINUTE).with_near(near).build().expect("a cache");
         cache.set("42", &"night".into()).await.expect("stored");
         assert_eq!(text(&cache, "42").await.as_deref(), Some("night"));
         assert_eq!(other.expire("42").await.expect("an answer"), Invalidated::Done(1));
@@ -341,7 +349,8 @@ async fn what_is_expired_is_loaded_anew_and_kept_for_failures(stage: Stage) {
 }
 
 async fn a_stale_value_is_given_at_once_where_that_is_wished(stage: Stage) {
-    let cache = stage.cache().with_stale(MINUTE).with_stale_while_revalidate().build().unwrap();
+    let cache =
+        stage.cache().with_stale(MINUTE).with_stale_while_revalidate().build().expect("a cache");
     cache.set("42", &"night".into()).await.expect("stored");
     stage.elapse(MINUTE).await;
     let (held, loader) = held("day");
@@ -356,11 +365,11 @@ async fn a_stale_value_is_given_at_once_where_that_is_wished(stage: Stage) {
 }
 
 async fn a_loader_that_panics_fails_or_dawdles_harms_nobody(stage: Stage) {
-    let cache = stage.cache().with_hard_timeout(SECOND * 5).build().unwrap();
+    let cache = stage.cache().with_hard_timeout(SECOND * 5).build().expect("a cache");
     let panics = cache
         .get_or_load("42", |_| async {
             panic!("a bug of the loader's");
-            #[expect(unreachable_code)]
+            #[expect(unreachable_code, reason = "it says what would come")]
             Ok::<_, String>(String::new())
         })
         .await;
@@ -385,7 +394,7 @@ async fn a_loader_that_panics_fails_or_dawdles_harms_nobody(stage: Stage) {
 }
 
 async fn a_caller_that_leaves_loses_nothing(stage: Stage) {
-    let cache = stage.cache().build().unwrap();
+    let cache = stage.cache().build().expect("a cache");
     let (held, loader) = held("night");
     {
         let mut load = std::pin::pin!(cache.get_or_load("42", loader));
@@ -399,7 +408,8 @@ async fn a_caller_that_leaves_loses_nothing(stage: Stage) {
 
 async fn that_there_is_nothing_is_remembered_for_its_own_time(stage: Stage) {
     for near in [Near::Off, Near::entries(100)] {
-        let cache = stage.cache().with_negative(SECOND * 5).with_near(near).build().unwrap();
+        let cache =
+            stage.cache().with_negative(SECOND * 5).with_near(near).build().expect("a cache");
         let count = Arc::new(AtomicU32::new(0));
         let look = async || {
             let count = count.clone();
@@ -425,9 +435,9 @@ async fn that_there_is_nothing_is_remembered_for_its_own_time(stage: Stage) {
 
 async fn tags_end_what_has_them_in_every_cache(stage: Stage) {
     for near in [Near::Off, Near::entries(100)] {
-        let users = stage.caches.cache::<u32>("users").with_near(near).build().unwrap();
-        let plans = stage.caches.cache::<u32>("plans").with_near(near).build().unwrap();
-        let seen = stage.peer.cache::<u32>("plans").with_near(near).build().unwrap();
+        let users = stage.caches.cache::<u32>("users").with_near(near).build().expect("a cache");
+        let plans = stage.caches.cache::<u32>("plans").with_near(near).build().expect("a cache");
+        let seen = stage.peer.cache::<u32>("plans").with_near(near).build().expect("a cache");
         let crew = |id: u32| Entry::new().tags([format!("crew:{id}"), "all".to_owned()]);
         users.set_with("a", &1, crew(42)).await.expect("stored");
         plans.set_with("a", &2, crew(42)).await.expect("stored");
@@ -456,7 +466,7 @@ async fn tags_end_what_has_them_in_every_cache(stage: Stage) {
 }
 
 async fn a_tag_that_ends_while_a_value_is_loaded_ends_it(stage: Stage) {
-    let cache = stage.cache().with_tags(["all"]).build().unwrap();
+    let cache = stage.cache().with_tags(["all"]).build().expect("a cache");
     for tag in ["all", "crew:42"] {
         let (held, loader) = held("old");
         let load = cache.get_or_load("42", |loading| async move {
@@ -477,8 +487,8 @@ async fn a_tag_that_ends_while_a_value_is_loaded_ends_it(stage: Stage) {
 }
 
 async fn a_near_cache_hears_of_the_changes_of_others(stage: Stage) {
-    let cache = stage.cache().with_near(Near::entries(100)).build().unwrap();
-    let other = stage.other().build().unwrap();
+    let cache = stage.cache().with_near(Near::entries(100)).build().expect("a cache");
+    let other = stage.other().build().expect("a cache");
     other.set("42", &"night".into()).await.expect("stored");
     for _ in 0..5 {
         assert_eq!(text(&cache, "42").await.as_deref(), Some("night"));
@@ -505,7 +515,7 @@ async fn a_near_cache_hears_of_the_changes_of_others(stage: Stage) {
 }
 
 async fn a_loader_says_how_its_value_is_kept(stage: Stage) {
-    let cache = stage.cache().build().unwrap();
+    let cache = stage.cache().build().expect("a cache");
     let count = Arc::new(AtomicU32::new(0));
     let load = async |ttl: Option<Duration>| {
         let count = count.clone();
@@ -529,8 +539,8 @@ async fn a_loader_says_how_its_value_is_kept(stage: Stage) {
 }
 
 async fn patterns_end_what_they_match_and_nothing_else(stage: Stage) {
-    let cache = stage.cache().with_near(Near::entries(1000)).build().unwrap();
-    let bystander = stage.caches.cache::<String>("crew").build().unwrap();
+    let cache = stage.cache().with_near(Near::entries(1000)).build().expect("a cache");
+    let bystander = stage.caches.cache::<String>("crew").build().expect("a cache");
     for crew in 0..30 {
         for kind in ["plan", "p*n"] {
             let key = format!("crew:{crew}:{kind}");
@@ -561,7 +571,7 @@ async fn patterns_end_what_they_match_and_nothing_else(stage: Stage) {
 }
 
 async fn several_keys_are_read_stored_loaded_and_ended_at_once(stage: Stage) {
-    let cache = stage.cache().with_near(Near::entries(1000)).build().unwrap();
+    let cache = stage.cache().with_near(Near::entries(1000)).build().expect("a cache");
     let texts: Vec<String> = (0..300).map(|number| number.to_string()).collect();
     let values: Vec<(&str, &String)> = texts.iter().map(|text| (text.as_str(), text)).collect();
     for stored in cache.set_many(&values[..200]).await {
@@ -592,7 +602,7 @@ async fn several_keys_are_read_stored_loaded_and_ended_at_once(stage: Stage) {
     assert!(matches!(again.await, Err(LoadError::Loader(_))));
     let none = cache.get_or_load_many(&asked[5..50], |_| async {
         panic!("nothing is missing");
-        #[expect(unreachable_code)]
+        #[expect(unreachable_code, reason = "it says what would come")]
         Ok::<_, String>(HashMap::new())
     });
     assert_eq!(none.await.expect("they are there").len(), 45);
@@ -601,9 +611,9 @@ async fn several_keys_are_read_stored_loaded_and_ended_at_once(stage: Stage) {
 }
 
 async fn values_of_another_shape_are_misses(stage: Stage) {
-    let old = stage.cache().build().unwrap();
-    let new = stage.peer.cache::<u64>("crew-config").with_schema(1).build().unwrap();
-    let same = stage.peer.cache::<u64>("crew-config").build().unwrap();
+    let old = stage.cache().build().expect("a cache");
+    let new = stage.peer.cache::<u64>("crew-config").with_schema(1).build().expect("a cache");
+    let same = stage.peer.cache::<u64>("crew-config").build().expect("a cache");
     for cache in [&new, &same] {
         old.set("42", &"night".into()).await.expect("stored");
         assert!(cache.get("42").await.expect("an answer").is_none());
@@ -616,8 +626,9 @@ async fn values_of_another_shape_are_misses(stage: Stage) {
 }
 
 async fn long_values_are_compressed_and_come_back(stage: Stage) {
-    let zstd = stage.cache().with_compression(Compression::zstd()).build().unwrap();
-    let plain = stage.other().with_compression(Compression::none()).with_json().build().unwrap();
+    let zstd = stage.cache().with_compression(Compression::zstd()).build().expect("a cache");
+    let plain =
+        stage.other().with_compression(Compression::none()).with_json().build().expect("a cache");
     for length in [10, 5_000, 200_000] {
         let value = "night shift ".repeat(length / 12);
         zstd.set("42", &value).await.expect("stored");
@@ -649,17 +660,26 @@ async fn caches_that_cannot_be_are_refused(stage: Stage) {
         let error = builder.build().expect_err("it cannot be");
         assert_eq!(error.kind(), ErrorKind::Misuse, "{}", error.chain());
     }
-    let cache = stage.cache().build().unwrap();
+    let cache = stage.cache().build().expect("a cache");
     let tags = (0..33).map(|tag| tag.to_string());
-    let error = cache.set_with("42", &String::new(), Entry::new().tags(tags)).await;
-    assert_eq!(error.expect_err("too many tags").kind(), ErrorKind::Misuse);
+    let entries = [
+        Entry::new().tags(tags),
+        Entry::new().tags([""]),
+        Entry::ttl(Duration::ZERO),
+        Entry::ttl(Duration::MAX).with_stale(Duration::MAX),
+        Entry::new().with_stale(Duration::MAX),
+    ];
+    for entry in entries {
+        let error = cache.set_with("42", &String::new(), entry).await.expect_err("it cannot be");
+        assert_eq!(error.kind(), ErrorKind::Misuse, "{}", error.chain());
+    }
 }
 
 #[tokio::test]
 async fn changes_that_come_faster_than_they_are_heard_of_flush_what_is_kept() {
     let stage = Stage::embedded();
-    let ours = stage.cache().with_near(Near::entries(100)).build().unwrap();
-    let other = stage.other().with_compression(Compression::none()).build().unwrap();
+    let ours = stage.cache().with_near(Near::entries(100)).build().expect("a cache");
+    let other = stage.other().with_compression(Compression::none()).build().expect("a cache");
     other.set("42", &"old".into()).await.expect("stored");
     for _ in 0..2 {
         assert_eq!(text(&ours, "42").await.as_deref(), Some("old"));

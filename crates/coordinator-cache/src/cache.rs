@@ -10,7 +10,7 @@ use crate::{
     envelope::{self, Limits, Meta},
     flight::Flights,
     near::{Near, Ticket},
-    options::{CacheBuilder, Options},
+    options::{CacheBuilder, Options, in_range},
     pattern::Pattern,
     payload,
     queue::{Invalidated, Order},
@@ -415,7 +415,7 @@ where
     ///
     /// # Errors
     /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a key that cannot be, or a value that
-    /// cannot be serialized or is too long;
+    /// cannot be serialized or is too long, or a time that cannot be;
     /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) if it is surely not stored,
     /// [`Indeterminate`](coordinator_core::ErrorKind::Indeterminate) if it perhaps is.
     ///
@@ -448,6 +448,8 @@ where
         core.shared.backend.learn().await?;
         let ttl = entry.ttl.unwrap_or(core.options.ttl);
         let stale = entry.stale.unwrap_or(core.options.stale);
+        in_range("ttl", ttl, 1)?;
+        in_range("grace", stale, 0)?;
         let tags = core.capture(core.tags(&entry.tags)?, ttl + stale).await?;
         let loaded_ms = core.shared.backend.now_ms();
         let draft = Draft { value: Some(value), ttl, stale, loaded_ms, load: Duration::ZERO, tags };

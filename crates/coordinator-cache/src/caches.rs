@@ -66,8 +66,8 @@ impl Caches {
         Self { shared: Arc::new(Shared { backend, watch, queue, tags }) }
     }
 
-    /// After how long at the most a value that was ended is given by no instance: two seconds, where
-    /// the server tracks keys. Most hear of it within a millisecond; what is lost with a link is
+    /// After how long at the most a value that was ended is given by no instance: two seconds,
+    /// where the server tracks keys. Most hear of it within a millisecond; what is lost with a link is
     /// found within this time.
     pub const STALENESS: Duration = crate::watch::GOOD;
 

@@ -100,7 +100,17 @@ where
             }
             return Ok(slot.hit(false));
         }
-        let key = core.key(key)?;
+        // Apart, so that whoever finds it here carries none of it.
+        Box::pin(self.load_far(core.key(key)?, loader)).await
+    }
+
+    async fn load_far<F, L, E>(&self, key: Key, loader: F) -> Outcome<T>
+    where
+        F: FnOnce(Loading<T>) -> L + Send + 'static,
+        L: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let core = &self.core;
         let (seen, stale) = match core.look(&key).await {
             Ok(Look::Fresh(slot)) => {
                 core.counts.far();

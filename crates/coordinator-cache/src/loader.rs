@@ -7,7 +7,7 @@ use crate::{
     entry::Hit,
     envelope,
     error::LoadError,
-    options::Options,
+    options::{Options, YEAR},
 };
 use coordinator_core::{BoxFuture, key::Name};
 use std::{
@@ -114,14 +114,14 @@ impl<T> Loading<T> {
         self.stale.as_ref()
     }
 
-    /// The value is fresh for so long, a millisecond at least.
+    /// The value is fresh for so long: a millisecond at least, a year at the most.
     pub fn set_ttl(&self, ttl: Duration) {
-        self.options().ttl = ttl.max(Duration::from_millis(1));
+        self.options().ttl = ttl.clamp(Duration::from_millis(1), YEAR);
     }
 
-    /// The value is kept for so long after that.
+    /// The value is kept for so long after that, a year at the most.
     pub fn set_stale(&self, stale: Duration) {
-        self.options().stale = stale;
+        self.options().stale = stale.min(YEAR);
     }
 
     /// The value is given to who waits for it, and not stored.

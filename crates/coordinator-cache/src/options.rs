@@ -12,6 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 const STEP: &str = "cache.build";
+/// The longest that anything is kept.
+pub(crate) const YEAR: Duration = Duration::from_hours(366 * 24);
 
 /// What is kept in this process, in front of what instances share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,14 @@ pub(crate) struct Options {
     pub(crate) wait: Duration,
     pub(crate) throttle: Duration,
     pub(crate) tags: Vec<String>,
+}
+
+/// Refuses what is shorter than so many ms, or longer than a year.
+pub(crate) fn in_range(what: &str, of: Duration, least: u64) -> Result<()> {
+    if of < Duration::from_millis(least) || of > YEAR {
+        return Err(Error::misuse(STEP, format!("a {what} of {of:?} cannot be")));
+    }
+    Ok(())
 }
 
 /// Makes a [`Cache`].
@@ -204,17 +214,10 @@ where
     /// The cache.
     ///
     /// # Errors
-    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a namespace, tag, ttl, lease or part that
-    /// cannot be.
+    /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a namespace, tag, ttl, lease or part
+    /// that cannot be.
     pub fn build(self) -> Result<Cache<T>> {
-        const YEAR: Duration = Duration::from_hours(366 * 24);
         let options = self.options;
-        let in_range = |what: &str, of: Duration, least: u64| {
-            if of < Duration::from_millis(least) || of > YEAR {
-                return Err(Error::misuse(STEP, format!("a {what} of {of:?} cannot be")));
-            }
-            Ok(())
-        };
         in_range("ttl", options.ttl, 1)?;
         in_range("grace", options.stale, 0)?;
         in_range("lease", options.lease, 100)?;
