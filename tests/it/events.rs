@@ -337,7 +337,7 @@ async fn a_slow_reader_loses_nothing_that_is_kept(stage: Stage) {
 }
 
 async fn events_of_any_length_are_read_from_the_beginning(stage: Stage) {
-    let long = "x".repeat(200 * 1024);
+    let long = "x".repeat(300 * 1024);
     for number in 0..20 {
         let data = (number, if number % 3 == 0 { "" } else { &long });
         assert!(stage.peer.publish("s", "n", &data).await.is_ok());

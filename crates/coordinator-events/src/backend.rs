@@ -14,7 +14,8 @@ pub(crate) const SHARDS: u16 = 64;
 /// How many events a page holds at most.
 pub(crate) const PAGE: usize = 256;
 
-/// After how many bytes a page ends, however few events it holds; it holds one at least.
+/// After how many bytes a page ends, however few events it holds; it holds two at least: whoever
+/// reads on begins with the one that he has.
 #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "servers alone have it"))]
 pub(crate) const PAGE_BYTES: usize = 256 * 1024;
 

@@ -22,9 +22,9 @@ const ROUND: usize = 64;
 /// What a client may cost that is as far as all others are: what is under way to it, of events that
 /// it shares with them.
 const WITH_OTHERS: usize = 2 * EVENT;
-/// What it may cost by itself: a page of the server, of eight events if they are long, in a buffer
+/// What it may cost by itself: a page of the server, of two events if they are long, in a buffer
 /// of up to twice that, and the texts of the event that it is at and of the one before.
-const BY_ITSELF: usize = 18 * EVENT;
+const BY_ITSELF: usize = 6 * EVENT;
 
 async fn serve(sse: Sse) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

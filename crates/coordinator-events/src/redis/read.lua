@@ -31,8 +31,8 @@ if ARGV[1] == '$' then
   tell(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1))
   return answer
 end
--- One at first, for these may be long.
-local from, left, some = ARGV[1], tonumber(ARGV[2]), 0.25
+-- Two at first, for these may be long: whoever reads on begins with what he has.
+local from, left, some = ARGV[1], tonumber(ARGV[2]), 0.5
 repeat
   some = math.min(some * 4, left)
   local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', some)
