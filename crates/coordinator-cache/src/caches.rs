@@ -67,8 +67,8 @@ impl Caches {
     }
 
     /// After how long at the most a value that was ended is given by no instance: two seconds,
-    /// where the server tracks keys. Most hear of it within a millisecond; what is lost with a link is
-    /// found within this time.
+    /// where the server tracks keys. Most hear of it within a millisecond; what is lost with a link
+    /// is found within this time.
     pub const STALENESS: Duration = crate::watch::GOOD;
 
     /// Another owner over the same backend, with near caches and loads of its own, as another
