@@ -45,11 +45,57 @@ async fn sweep(backend: &dyn Backend, scope: &Name, first: Duration) -> Result<(
     Ok(())
 }
 
-/// After the last one that is too old, whatever cannot be read before it.
+/// After the last one that is too old, before any that is not: a publisher whose clock is behind
+/// ends no others' events. What cannot be read goes with what is around it.
 fn after_the_old(events: &[Stored], first: Duration) -> Option<Id> {
-    let is_old = |event: &&Stored| {
+    let mut after = None;
+    for event in events {
         let raw = RawEvent::new(Cursor::new(event.id, event.nonce), &event.envelope);
-        raw.is_readable() && raw.time() < first
-    };
-    events.iter().rfind(is_old).map(|event| event.id.next())
+        if raw.is_readable() && raw.time() >= first {
+            break;
+        }
+        if raw.is_readable() {
+            after = Some(event.id.next());
+        }
+    }
+    after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::{Head, frame};
+
+    fn stored(number: u64, time_ms: Option<u64>) -> Stored {
+        let head = Head {
+            kind: "n".into(),
+            source: "s".into(),
+            time_ms: time_ms.unwrap_or_default(),
+            schema: 0,
+            traceparent: None,
+            content_type: None,
+        };
+        let envelope = match time_ms {
+            Some(_) => frame([0; 8], &head, b"1").expect("a frame").slice(8..),
+            None => "?".into(),
+        };
+        let id = Id { epoch: 1, number };
+        Stored { id, before: crate::backend::Before::Dense, nonce: [0; 8], envelope }
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_ends_no_others_events() {
+        for (times, after) in [
+            (&[Some(5), Some(9), Some(20)][..], Some(2)),
+            (&[Some(20), Some(5), Some(20)], None),
+            (&[Some(5), None, Some(9), None, Some(20), Some(5)], Some(3)),
+            (&[None, None], None),
+            (&[None, Some(20)], None),
+        ] {
+            let events: Vec<_> =
+                times.iter().zip(0..).map(|(time, number)| stored(number, *time)).collect();
+            let found = after_the_old(&events, Duration::from_millis(10));
+            assert_eq!(found.map(|id| id.number), after, "{times:?}");
+        }
+    }
 }

@@ -219,6 +219,9 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future settles nothing: what was being asked for comes with the next call.
     pub async fn at_once<T: DeserializeOwned>(&mut self) -> Result<Vec<Work<T>>> {
+        // What waited here too long is due again by now, and perhaps another's.
+        let now = self.now();
+        self.ready.retain(|ready| !matches!(ready, Ready::Delivery(_, lent) if lent.until <= now));
         if self.ready.is_empty() {
             self.take().await?;
         }

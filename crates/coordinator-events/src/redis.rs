@@ -121,13 +121,13 @@ impl Redis {
             Posted::Fenced(_) => return Ok(()),
         };
         let page = self.read(scope, From::At(id), 1).await.map_err(|error| error.chain())?;
-        let event = page.and_then(|page| page.events.into_iter().next());
-        let same = |event: &Stored| nonce.is_none_or(|nonce| nonce.starts_with(&event.nonce));
-        if event.is_some_and(|event| event.id == id && same(&event)) {
-            Ok(())
-        } else {
-            Err("the server does not have it any more".to_owned())
-        }
+        let is_it = |event: &Stored| nonce.is_none_or(|nonce| nonce.starts_with(&event.nonce));
+        let has = page.is_some_and(|page| match page.events.first() {
+            Some(event) if event.id == id => is_it(event),
+            // It went since, as old ones go; those after it are of its own epoch.
+            _ => page.last.epoch == id.epoch && page.last >= id,
+        });
+        if has { Ok(()) } else { Err("the server does not have it any more".to_owned()) }
     }
 
     /// What a consumer was told last.

@@ -148,8 +148,8 @@ impl Ring {
 
     /// So many were announced. Which of them are given up, if any are.
     fn counted(&mut self, count: u64) -> Option<RangeInclusive<u64>> {
-        let first = self.last + 1;
-        (count >= first).then(|| {
+        (count > self.last).then(|| {
+            let first = self.last + 1;
             self.push(Slot::Lost(count - self.last), 0);
             self.last = count;
             first..=count

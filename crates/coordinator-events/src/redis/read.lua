@@ -31,13 +31,13 @@ if ARGV[1] == '$' then
   tell(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1))
   return answer
 end
--- Two at first, for these may be long: whoever reads on begins with what he has.
-local from, left, some = ARGV[1], tonumber(ARGV[2]), 0.5
+-- Two at first, and never many, for these may be long: whoever reads on begins with what he has.
+local from, left, some = ARGV[1], tonumber(ARGV[2]), 2
 repeat
-  some = math.min(some * 4, left)
-  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', some)
+  local asked = math.min(some, left)
+  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', asked)
   tell(entries)
-  left = left - #entries
+  left, some = left - #entries, 8
   from = '(' .. answer[#answer - 2]
-until #entries < some or left == 0 or bytes >= tonumber(ARGV[3])
+until #entries < asked or left == 0 or bytes >= tonumber(ARGV[3])
 return answer

@@ -207,4 +207,12 @@ async fn a_page_of_long_events_holds_two() {
         assert_eq!(page.events.len(), count);
         from = From::At(page.events[count - 1].id.next());
     }
+    // Nor does it help that others before them are short.
+    let scope = name("b");
+    for length in [[10; 30], [PAGE_BYTES; 30]].concat() {
+        let frame = vec![b'x'; length].into();
+        redis.publish(&scope, &Entry { frame, ..entry(1) }).await.expect("published");
+    }
+    let page = redis.read(&scope, From::First, 256).await.expect("an answer").expect("a page");
+    assert!((31..=38).contains(&page.events.len()), "{}", page.events.len());
 }

@@ -335,6 +335,12 @@ async fn an_event_that_a_server_never_had_is_acknowledged_by_none_of_its_replica
     server.command(&["DEL", &key]).await.expect("an answer");
     let again = events.publish("s", "n", &0).idempotent("k").ack(ack).await;
     assert_eq!(again.expect_err("nobody has it").kind(), ErrorKind::Indeterminate);
+    // One that went as old ones go was there.
+    let old = events.publish("s", "n", &1).idempotent("old").ack(ack).await.expect("published");
+    publish(&events, "s", 2).await;
+    events.trim("s", old.cursor().expect("it is published")).await.expect("an answer");
+    let again = events.publish("s", "n", &1).idempotent("old").ack(ack).await;
+    assert!(matches!(again, Ok(Published::Duplicate(_))), "{again:?}");
 }
 
 #[tokio::test]
