@@ -475,8 +475,12 @@ async fn a_tag_that_ends_while_a_value_is_loaded_ends_it(stage: Stage) {
         });
         let (load, ()) = futures::join!(load, async {
             held.begun.notified().await;
-            stage.peer.invalidate_tag(tag).await.expect("an answer");
-            held.go_on.notify_one();
+            stage.caches.invalidate_tag(tag).await.expect("an answer");
+            // Whoever comes now is given nothing older.
+            let new = cache.get_or_load("42", brings("new", &Arc::default()));
+            let (new, ()) = futures::join!(new, async { held.go_on.notify_one() });
+            assert_eq!(new.expect("it is loaded").as_str(), "new");
+            cache.delete("42").await.expect("an answer");
         });
         assert_eq!(load.expect("it is loaded").as_str(), "old");
         assert_eq!(text(&cache, "42").await, None, "{tag}");
@@ -606,6 +610,20 @@ async fn several_keys_are_read_stored_loaded_and_ended_at_once(stage: Stage) {
         Ok::<_, String>(HashMap::new())
     });
     assert_eq!(none.await.expect("they are there").len(), 45);
+    // Whoever stops waiting for a batch leaves no lease behind.
+    {
+        let never = cache.get_or_load_many(&["300"], |_| {
+            std::future::pending::<Result<HashMap<String, String>, String>>()
+        });
+        let _ = tokio::time::timeout(SECOND / 5, never).await;
+    }
+    let other = stage.other().build().expect("a cache");
+    eventually(SOON, "the lease is given up", async || {
+        let load = other.get_or_load("300", brings("300", &Arc::default()));
+        tokio::time::timeout(SECOND / 10, load).await.is_ok()
+    })
+    .await;
+    other.delete("300").await.expect("an answer");
     assert_eq!(cache.invalidate_many(&asked).await.expect("an answer"), Invalidated::Done(299));
     assert!(cache.get_many(&asked).await.expect("an answer").iter().all(Option::is_none));
 }

@@ -2,12 +2,13 @@
 //! alone.
 
 use crate::{
-    backend::{Claimed, Key, Put, Token, Version},
+    backend::{Backend, Claimed, Key, Put, Token, Version},
     cache::{Cache, Core, Draft, Look, ms},
     entry::{Entry, Hit},
     error::LoadError,
     loader::Kept,
     queue::{Invalidated, Order},
+    tasks,
 };
 use coordinator_core::Result;
 use futures::{
@@ -17,6 +18,7 @@ use futures::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::HashMap, error::Error as StdError, future::Future, panic::AssertUnwindSafe,
+    sync::Arc,
 };
 
 impl<T> Cache<T>
@@ -156,6 +158,25 @@ where
     }
 }
 
+/// Leases that are given up when whoever loads stops.
+struct Held {
+    backend: Arc<dyn Backend>,
+    token: Token,
+    keys: Vec<Key>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.keys.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let (backend, token, keys) = (self.backend.clone(), self.token, self.keys.split_off(0));
+        tasks::spawn(async move {
+            let _ = join_all(keys.iter().map(|key| backend.release(key, token))).await;
+        });
+    }
+}
+
 /// What was found for one of several keys.
 enum Found<T> {
     Hit(Hit<T>),
@@ -243,15 +264,18 @@ where
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         let backend = &self.shared.backend;
+        let tags = self.tags(&[])?;
         let token = Token::random();
+        let mut held = Held { backend: backend.clone(), token, keys: Vec::new() };
         // A batch is not renewed: its lease lasts for as long as its loader may take.
         let lease_ms = ms(self.options.lease.max(self.options.hard));
         let claims = join_all(missing.iter().map(async |(key, seen)| {
             matches!(backend.claim(key, token, *seen, lease_ms).await, Ok(Claimed::Mine))
         }));
+        // Before they are asked for: a claim whose answer is lost was perhaps made.
+        held.keys = missing.iter().map(|(key, _)| key.clone()).collect();
         let mine = claims.await;
         let kept = Kept::of(&self.options);
-        let tags = self.tags(&[])?;
         let captured = self.capture(tags, kept.ttl.saturating_add(kept.stale)).await;
         let (began, loaded_ms) = (backend.clock().now(), backend.now_ms());
         self.counts.load();
@@ -289,12 +313,13 @@ where
             },
         ))
         .await;
+        held.keys.clear();
         let wanted = |name: &String| missing.iter().any(|(key, _)| key.key.as_str() == name);
         Ok(loaded?
             .into_iter()
             .filter(|(name, _)| wanted(name))
             .map(|(name, value)| {
-                let value = std::sync::Arc::new(value);
+                let value = Arc::new(value);
                 (name, Hit { value, stale: false, loaded_ms, version: None })
             })
             .collect())

@@ -154,15 +154,31 @@ where
         let same = |(tag, version): &(Tag, Version)| {
             self.shared.tags.get(tag.as_str()).is_some_and(|now| now == *version)
         };
-        (now < slot.soft_ms.min(slot.near_ms) && slot.tags.iter().all(same)).then_some(slot)
+        let fresh = now < slot.soft_ms.min(slot.near_ms) && slot.tags.iter().all(same);
+        (fresh && !self.is_ended(key, &slot.tags)).then_some(slot)
     }
 
     /// What was kept near last, within its grace: for when no server answers.
     pub(crate) fn last(&self, key: &Key) -> Option<Slot<T>> {
         let slot = self.near.as_ref()?.last(key.key.as_str())?;
-        let queued = self.shared.queue.holds(&Order::Key(key.clone()))
-            || slot.tags.iter().any(|(tag, _)| self.shared.queue.holds(&Order::Tag(tag.clone())));
-        (self.shared.backend.now_ms() < slot.hard_ms && !queued).then_some(slot)
+        // A tag that was ended, and heard of, has no version here any more.
+        let same = |(tag, version): &(Tag, Version)| {
+            self.shared.tags.last(tag.as_str()).is_some_and(|last| last == *version)
+        };
+        let kept = self.shared.backend.now_ms() < slot.hard_ms && slot.tags.iter().all(same);
+        (kept && !self.is_ended(key.key.as_str(), &slot.tags)).then_some(slot)
+    }
+
+    /// Whether an end of it waits to be made up for.
+    fn is_ended(&self, key: &str, tags: &[(Tag, Version)]) -> bool {
+        let queue = &self.shared.queue;
+        if queue.is_empty() {
+            return false;
+        }
+        let holds = |tag: &Tag| queue.holds(&Order::Tag(tag.clone()));
+        let ended =
+            |key: Key| queue.holds(&Order::Key(key.clone())) || queue.holds(&Order::Expire(key));
+        self.key(key).is_ok_and(ended) || tags.iter().any(|(tag, _)| holds(tag))
     }
 
     pub(crate) fn ticket(&self, key: &Key) -> Option<Ticket<Slot<T>>> {
@@ -176,9 +192,17 @@ where
         }
         self.shared.backend.learn().await?;
         let ticket = self.ticket(key);
-        match self.shared.backend.get(key).await? {
-            Some(bytes) => self.judge(key, bytes, ticket).await,
-            None => Ok(Look::Absent),
+        if let Some(bytes) = self.shared.backend.get(key).await? {
+            return self.judge(key, bytes, ticket).await;
+        }
+        self.gone(key);
+        Ok(Look::Absent)
+    }
+
+    /// What is kept here of a key stands in for nothing: it was looked, and is not to be given.
+    fn gone(&self, key: &Key) {
+        if let Some(near) = &self.near {
+            near.forget(key.key.as_str());
         }
     }
 
@@ -190,8 +214,10 @@ where
         ticket: Option<Ticket<Slot<T>>>,
     ) -> Result<Look<T>> {
         if self.shared.queue.holds(&Order::Key(key.clone())) {
+            self.gone(key);
             return Ok(Look::Dead(envelope::version_of(&bytes)));
         }
+        let expired = self.shared.queue.holds(&Order::Expire(key.clone()));
         let slot = match self.open(&bytes).await {
             Ok(slot) => slot,
             Err(why) => {
@@ -208,11 +234,12 @@ where
             let versions = self.shared.versions(&tags).await?;
             let mut pairs = slot.tags.iter().zip(versions);
             if pairs.any(|((tag, then), now)| now != Some(*then) || queued(tag)) {
+                self.gone(key);
                 return Ok(Look::Dead(Some(slot.version)));
             }
         }
         let now = self.shared.backend.now_ms();
-        if now < slot.soft_ms {
+        if now < slot.soft_ms && !expired {
             if let Some(ticket) = ticket {
                 ticket.keep(slot.clone());
             }
@@ -487,8 +514,9 @@ where
         let key = core.key(key)?;
         core.forget(&key);
         let outcome = core.shared.backend.invalidate(std::slice::from_ref(&key)).await;
+        let outcome = core.shared.queue.or_later(outcome, || Order::Key(key.clone()));
         core.forget(&key);
-        core.shared.queue.or_later(outcome, || Order::Key(key))
+        outcome
     }
 
     /// Has a value be past its time from now on, but keeps it for its grace: it is loaded anew, and
@@ -504,8 +532,9 @@ where
         let key = core.key(key)?;
         core.forget(&key);
         let outcome = core.shared.backend.expire(std::slice::from_ref(&key)).await;
+        let outcome = core.shared.queue.or_later(outcome, || Order::Expire(key.clone()));
         core.forget(&key);
-        core.shared.queue.or_later(outcome, || Order::Expire(key))
+        outcome
     }
 
     /// Ends every entry with a tag, in all caches: see [`Caches::invalidate_tag`].
@@ -551,12 +580,13 @@ where
         let core = &self.core;
         let backend = &core.shared.backend;
         let mut ended = 0;
-        loop {
-            let nodes = backend.nodes();
-            for node in &nodes {
+        // A load that was under way may be stored behind the scan while its lease is before it:
+        // what was stored by the end of the first is found by the second.
+        for _ in 0..2 {
+            for node in backend.nodes() {
                 let mut cursor = 0;
                 loop {
-                    let some = backend.scan(&core.namespace, *node, cursor).await?;
+                    let some = backend.scan(&core.namespace, node, cursor).await?;
                     let wanted = |key: &Key| wanted(key.key.as_str());
                     let keys: Vec<Key> = some.keys.into_iter().filter(wanted).collect();
                     for keys in keys.chunks(BATCH) {
@@ -570,11 +600,8 @@ where
                     }
                 }
             }
-            // Where slots moved meanwhile, some keys may have passed unseen.
-            if nodes == backend.nodes() {
-                return Ok(ended);
-            }
         }
+        Ok(ended)
     }
 
     /// The figures of this cache, of this process alone.

@@ -131,9 +131,11 @@ impl Shared {
     pub(crate) async fn untag(&self, tag: Tag) -> Result<Invalidated> {
         self.tags.changed(tag.as_str());
         let outcome = self.backend.untag(std::slice::from_ref(&tag)).await;
+        let outcome = self.queue.or_later(outcome, || crate::queue::Order::Tag(tag.clone()));
         // What was read before the server forgot it is not kept, either.
         self.tags.changed(tag.as_str());
-        self.queue.or_later(outcome, || crate::queue::Order::Tag(tag))
+        self.watch.detach();
+        outcome
     }
 
     /// The versions of tags as they are now, those that nobody has included.

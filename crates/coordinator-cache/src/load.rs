@@ -9,7 +9,7 @@ use crate::{
     flight::{Joined, Outcome},
     loader::{Loader, Loading},
     tasks,
-    watch::CANARY,
+    watch::{CANARY, GOOD},
 };
 use futures::{
     FutureExt as _,
@@ -348,16 +348,28 @@ where
     /// brings, so it is looked whenever the lease changes, and each second in any case.
     async fn keep(&self, key: &Key, token: Option<Token>, lost: &AtomicBool) {
         let backend = &self.shared.backend;
-        let Some(token) = token else { return pending().await };
+        let Some(token) = token else {
+            // Nobody says whether it was ended.
+            backend.clock().sleep(GOOD).await;
+            self.flights.detach(key.key.as_str());
+            return pending().await;
+        };
         let pause = (self.options.lease / 3).min(CANARY);
         let waiter = self.shared.watch.wait_for(key);
         let mut held = Ok(true);
+        let mut sure = backend.clock().now();
         loop {
             let mut woken = pin!(waiter.woken());
             woken.as_mut().enable();
             // Without an answer it is asked again; the fill finds out in any case.
+            let asked = backend.clock().now();
             if let Ok(true) = held {
                 held = backend.holds(key, token).await;
+            }
+            if let Ok(true) = held {
+                sure = asked;
+            } else if asked.saturating_since(sure) >= GOOD {
+                self.flights.detach(key.key.as_str());
             }
             if let Ok(false) = held {
                 lost.store(true, Ordering::Release);

@@ -106,6 +106,12 @@ impl<V: Clone + Send + Sync + 'static> Near<V> {
         self.table.invalidate(key);
     }
 
+    /// What is kept of it goes; whoever reads it at this moment may keep what he reads.
+    pub(crate) fn forget(&self, key: &str) {
+        let _pending = self.stripe(key);
+        self.table.invalidate(key);
+    }
+
     /// How many there are, about.
     pub(crate) fn len(&self) -> u64 {
         self.table.entry_count()

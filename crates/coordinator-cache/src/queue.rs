@@ -6,10 +6,13 @@ use crate::{
     backend::{Backend, Key, Tag},
     tasks,
 };
-use coordinator_core::{Error, Result};
+use coordinator_core::{Error, ErrorKind, Result};
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,15 +43,25 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Queue {
     backend: Arc<dyn Backend>,
-    orders: Mutex<HashSet<Order>>,
+    /// Each with a number of its own, by which it is known whether it was given again.
+    orders: Mutex<HashMap<Order, u64>>,
+    /// How many there are, to be seen without the lock.
+    count: AtomicUsize,
+    given: AtomicU64,
 }
 
 impl Queue {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, orders: Mutex::default() }
+        let (count, given) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { backend, orders: Mutex::default(), count, given }
     }
 
-    fn orders(&self) -> MutexGuard<'_, HashSet<Order>> {
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    fn orders(&self) -> MutexGuard<'_, HashMap<Order, u64>> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -68,12 +81,15 @@ impl Queue {
     /// Queues all of these, or none for want of room: then it is `why`.
     pub(crate) fn later(self: &Arc<Self>, new: Vec<Order>, why: Error) -> Result<Invalidated> {
         let mut orders = self.orders();
-        let more = new.iter().filter(|order| !orders.contains(*order)).count();
+        let more = new.iter().filter(|order| !orders.contains_key(*order)).count();
         if orders.len() + more > ORDERS_MAX {
             return Err(why);
         }
         let idle = orders.is_empty();
-        orders.extend(new);
+        for order in new {
+            orders.insert(order, self.given.fetch_add(1, Ordering::Relaxed));
+        }
+        self.count.store(orders.len(), Ordering::Release);
         drop(orders);
         if idle {
             let queue = Arc::downgrade(self);
@@ -93,27 +109,33 @@ impl Queue {
 
     /// Whether a key's invalidation is still to be made: nothing of it may be believed until then.
     pub(crate) fn holds(&self, order: &Order) -> bool {
-        let orders = self.orders();
-        !orders.is_empty() && orders.contains(order)
+        !self.is_empty() && self.orders().contains_key(order)
     }
 
     /// Makes what is queued; whether nothing is left.
     async fn replay(&self) -> bool {
-        let orders: Vec<Order> = self.orders().iter().cloned().collect();
-        for order in orders {
+        let waiting: Vec<(Order, u64)> =
+            self.orders().iter().map(|(order, given)| (order.clone(), *given)).collect();
+        for (order, given) in waiting {
             let made = match &order {
                 Order::Key(key) => self.backend.invalidate(std::slice::from_ref(key)).await,
                 Order::Expire(key) => self.backend.expire(std::slice::from_ref(key)).await,
                 Order::Tag(tag) => self.backend.untag(std::slice::from_ref(tag)).await,
             };
-            match made {
-                Err(error) if error.is_retryable() => return false,
-                Err(error) => {
-                    tracing::warn!(error = error.chain(), "a queued invalidation was refused");
-                }
-                Ok(_) => {}
+            if let Err(error) = made
+                && error.kind() != ErrorKind::Misuse
+            {
+                // A master that was demoted, or a disk that is full, refuses for a while; another
+                // node may be well.
+                tracing::debug!(error = error.chain(), "a queued invalidation is not made yet");
+                continue;
             }
-            self.orders().remove(&order);
+            let mut orders = self.orders();
+            // Given again meanwhile, it is for what came after this one.
+            if orders.get(&order) == Some(&given) {
+                orders.remove(&order);
+            }
+            self.count.store(orders.len(), Ordering::Release);
         }
         self.orders().is_empty()
     }

@@ -21,7 +21,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, watch};
 
 /// How often it is asked whether all changes are heard of.
 pub(crate) const CANARY: Duration = Duration::from_secs(1);
@@ -113,7 +113,9 @@ pub(crate) struct Watch {
     listeners: Mutex<HashMap<String, Vec<Weak<dyn Listener>>>>,
     tags: Mutex<Option<Weak<dyn Listener>>>,
     waiters: Mutex<HashMap<Key, Weak<Notify>>>,
-    begun: OnceCell<()>,
+    begun: AtomicBool,
+    /// Whether it was asked once, with whatever answer.
+    ready: watch::Sender<bool>,
     /// Whether by messages instead of tracking.
     messages: AtomicBool,
     /// Something says that it should be asked at once.
@@ -139,7 +141,8 @@ impl Watch {
             listeners: Mutex::default(),
             tags: Mutex::default(),
             waiters: Mutex::default(),
-            begun: OnceCell::new(),
+            begun: AtomicBool::new(false),
+            ready: watch::channel(false).0,
             messages: AtomicBool::new(false),
             ask: Notify::new(),
         })
@@ -147,7 +150,7 @@ impl Watch {
 
     /// How changes are heard of now.
     pub(crate) fn hearing(&self) -> Hearing {
-        if self.begun.get().is_none() {
+        if !self.begun.load(Ordering::Acquire) {
             Hearing::Idle
         } else if self.heard.epoch().is_none() {
             Hearing::Nothing
@@ -166,15 +169,18 @@ impl Watch {
         *lock(&self.tags) = Some(listener);
     }
 
-    /// Begins to hear, if it has not: returns when the first answer came, or none did.
+    /// Begins to hear, if it has not: returns when the first answer came or none did, but soon.
+    /// Cancel safe.
     pub(crate) async fn begin(self: &Arc<Self>) {
-        self.begun
-            .get_or_init(|| async {
-                let ready = Arc::new(Notify::new());
-                tasks::spawn(listen(Arc::downgrade(self), self.backend.clone(), ready.clone()));
-                ready.notified().await;
-            })
-            .await;
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            tasks::spawn(listen(Arc::downgrade(self), self.backend.clone()));
+        }
+        if *self.ready.borrow() {
+            return;
+        }
+        let mut ready = self.ready.subscribe();
+        let answered = std::pin::pin!(ready.wait_for(|ready| *ready));
+        let _ = select(answered, self.backend.clock().sleep(CANARY)).await;
     }
 
     /// Is woken when the lease of a key changes, from now on.
@@ -194,6 +200,11 @@ impl Watch {
     fn flush(&self) {
         telemetry::flushed();
         self.heard.flush();
+        self.detach();
+    }
+
+    /// Whoever asks from now on joins no load that is under way.
+    pub(crate) fn detach(&self) {
         for listener in lock(&self.listeners).values().flatten().filter_map(Weak::upgrade) {
             listener.missed();
         }
@@ -220,6 +231,8 @@ impl Watch {
                 if let Some(tags) = lock(&self.tags).as_ref().and_then(Weak::upgrade) {
                     tags.changed(tag.as_str());
                 }
+                // Nobody knows which loads have noted it.
+                self.detach();
             }
             Changed::Mark => self.ask.notify_one(),
             Changed::All => {
@@ -269,21 +282,22 @@ async fn open(watch: &Watch, backend: &dyn Backend) -> Option<Box<dyn Feed>> {
 }
 
 /// Hears until the owner is gone.
-async fn listen(watch: Weak<Watch>, backend: Arc<dyn Backend>, ready: Arc<Notify>) {
+async fn listen(watch: Weak<Watch>, backend: Arc<dyn Backend>) {
     let clock = backend.clock().clone();
     let mut delay = Duration::from_millis(50);
     loop {
         let Some(strong) = watch.upgrade() else { return };
         let feed = open(&strong, &*backend).await;
-        drop(strong);
         let Some(feed) = feed else {
-            ready.notify_one();
+            strong.ready.send_replace(true);
+            drop(strong);
             clock.sleep(delay).await;
             delay = (delay * 2).min(CANARY);
             continue;
         };
+        drop(strong);
         delay = Duration::from_millis(50);
-        hear(&watch, &*backend, feed, &ready).await;
+        hear(&watch, &*backend, feed).await;
         let Some(strong) = watch.upgrade() else { return };
         strong.heard.bad();
         strong.flush();
@@ -291,7 +305,7 @@ async fn listen(watch: Weak<Watch>, backend: Arc<dyn Backend>, ready: Arc<Notify
 }
 
 /// Until the owner is gone, or nobody answers: a link may be dead and not know it.
-async fn hear(watch: &Weak<Watch>, backend: &dyn Backend, mut feed: Box<dyn Feed>, ready: &Notify) {
+async fn hear(watch: &Weak<Watch>, backend: &dyn Backend, mut feed: Box<dyn Feed>) {
     let clock = backend.clock().clone();
     let prober = feed.prober();
     let ask = async || match &prober {
@@ -328,7 +342,7 @@ async fn hear(watch: &Weak<Watch>, backend: &dyn Backend, mut feed: Box<dyn Feed
             }
             None => silent += 1,
         }
-        ready.notify_one();
+        strong.ready.send_replace(true);
         if silent >= SILENCES {
             tracing::debug!("nobody says whether changes are heard of: the link is made anew");
             return;

@@ -291,12 +291,65 @@ async fn a_stale_value_is_given_while_no_server_is_there() {
     )
     .await;
     // A loader is asked, once, and where it fails the stale value stands in.
-    let hit = ours.get_or_load("a", |_| async { Err::<u64, _>("away") }).await;
-    assert!(hit.expect("the stale value").is_stale());
+    let asked = Arc::new(AtomicBool::new(false));
+    let told = asked.clone();
+    let hit = ours.get_or_load("a", move |_| async move {
+        told.store(true, Ordering::SeqCst);
+        Err::<u64, _>("away")
+    });
+    assert!(hit.await.expect("the stale value").is_stale());
+    assert!(asked.load(Ordering::SeqCst));
     let hit = ours.get_or_load("b", |_| async { Ok::<_, String>(7) }).await;
     assert_eq!(*hit.expect("it is loaded"), 7);
     proxy.refuse(false);
     eventually(SOON, "it is given as fresh", async || read(&ours, "a").await == Some(1)).await;
+}
+
+#[tokio::test]
+async fn what_was_ended_does_not_come_back_in_an_outage() {
+    let Scene { server: _server, proxy, caches, truth } = scene().await;
+    let ours = build(caches.cache("n").with_near(Near::entries(10)).with_stale(SECOND * 60));
+    let theirs = build(truth.cache("n"));
+    for (key, tag) in [("a", "t"), ("b", "u"), ("c", "v")] {
+        let entry = coordinator_cache::Entry::new().tags([tag]).with_stale(SECOND * 60);
+        theirs.set_with(key, &1, entry).await.expect("stored");
+        eventually(SOON, "it is kept near", async || {
+            let before = ours.stats().near_hits;
+            read(&ours, key).await == Some(1) && ours.stats().near_hits > before
+        })
+        .await;
+    }
+    caches.invalidate_tag("t").await.expect("an answer");
+    truth.invalidate_tag("u").await.expect("an answer");
+    eventually(SOON, "it is heard of", async || read(&ours, "b").await.is_none()).await;
+    proxy.refuse(true);
+    proxy.cut_all();
+    let given = async |key| ours.get(key).await.ok().flatten().map(|hit| *hit);
+    eventually(SOON, "what was not ended is given", async || given("c").await == Some(1)).await;
+    assert_eq!((given("a").await, given("b").await), (None, None));
+}
+
+#[tokio::test]
+async fn a_first_look_that_is_given_up_leaves_one_listener_and_holds_nobody_up() {
+    let Scene { server, proxy, caches, .. } = scene().await;
+    let ours = near(&caches);
+    proxy.delay_replies(SECOND / 2);
+    let began = now();
+    for _ in 0..5 {
+        let _ = tokio::time::timeout(SECOND / 10, ours.get("a")).await;
+    }
+    proxy.delay_replies(Duration::ZERO);
+    eventually(SOON, "it is read", async || ours.get("a").await.is_ok()).await;
+    assert!(began.elapsed() < SOON);
+    eventually(SOON, "one link tracks", async || {
+        let list = server.command(&["CLIENT", "LIST"]).await.expect("an answer");
+        let list = list.as_str().expect("a text");
+        let of = |line: &&str| {
+            line.split(' ').any(|field| field.starts_with("flags=") && field.contains('B'))
+        };
+        list.lines().filter(of).count() == 1
+    })
+    .await;
 }
 
 #[test]
