@@ -11,7 +11,6 @@ use crate::{
     flight::Flights,
     near::{Near, Ticket},
     options::{CacheBuilder, Options, in_range},
-    pattern::Pattern,
     payload,
     queue::{Invalidated, Order},
     stats::{Counts, Stats},
@@ -26,9 +25,6 @@ use std::{
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
-
-/// How many keys are ended in one step of a pattern.
-const BATCH: usize = 512;
 
 /// Values of one type in a namespace. Clones share everything.
 pub struct Cache<T> {
@@ -546,62 +542,6 @@ where
     /// As [`invalidate`](Self::invalidate).
     pub async fn invalidate_tag(&self, tag: &str) -> Result<Invalidated> {
         self.core.shared.untag(Name::new(tag)?).await
-    }
-
-    /// Ends every value of this cache whose key matches: `*` stands for any text, `?` for one
-    /// character, `\\` before one of these for itself. How many there were.
-    ///
-    /// It looks through the whole of each server step by step and is meant for operators; a tag
-    /// costs nothing. What was loaded before the call is given no longer, as with
-    /// [`invalidate`](Self::invalidate).
-    ///
-    /// # Errors
-    /// As [`set`](Self::set); an error may come when some are ended.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves some of them ended.
-    pub async fn invalidate_pattern(&self, pattern: &str) -> Result<u64> {
-        let pattern = Pattern::new(pattern)?;
-        self.sweep(|key| pattern.matches(key)).await
-    }
-
-    /// Ends all values of this cache. How many there were.
-    ///
-    /// # Errors
-    /// As [`invalidate_pattern`](Self::invalidate_pattern).
-    ///
-    /// # Cancel safety
-    /// As [`invalidate_pattern`](Self::invalidate_pattern).
-    pub async fn clear(&self) -> Result<u64> {
-        self.sweep(|_| true).await
-    }
-
-    async fn sweep(&self, wanted: impl Fn(&str) -> bool) -> Result<u64> {
-        let core = &self.core;
-        let backend = &core.shared.backend;
-        let mut ended = 0;
-        // A load that was under way may be stored behind the scan while its lease is before it:
-        // what was stored by the end of the first is found by the second.
-        for _ in 0..2 {
-            for node in backend.nodes() {
-                let mut cursor = 0;
-                loop {
-                    let some = backend.scan(&core.namespace, node, cursor).await?;
-                    let wanted = |key: &Key| wanted(key.key.as_str());
-                    let keys: Vec<Key> = some.keys.into_iter().filter(wanted).collect();
-                    for keys in keys.chunks(BATCH) {
-                        core.forget_all(keys);
-                        ended += backend.invalidate(keys).await?;
-                        core.forget_all(keys);
-                    }
-                    cursor = some.next;
-                    if cursor == 0 {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(ended)
     }
 
     /// The figures of this cache, of this process alone.

@@ -75,6 +75,7 @@ mod queue;
 mod redis;
 mod stats;
 mod survey;
+mod sweep;
 mod tasks;
 mod telemetry;
 #[cfg(test)]
