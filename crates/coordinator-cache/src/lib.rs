@@ -48,7 +48,8 @@
 //!   expires or is evicted there is not told, and a lost message is found within the ttl alone.
 //! * That a value that is [stale](Hit::is_stale) was not ended while no server could be asked.
 //! * One load per fleet while no server answers: then it is one per process, and nothing is stored.
-//! * That a replica that takes over has heard of an invalidation that its master acknowledged.
+//! * That an invalidation survives its server, where that loses what it acknowledged: after a
+//!   failover or a restart a value that was ended may be there again, until its ttl.
 //!
 //! # Features
 //! * `redis` (default): [`Caches::redis`]. The embedded backend is always there.
