@@ -50,14 +50,16 @@ impl<T: Clone> Asked<T> {
 }
 
 fn copy<T: Clone>(answer: &Result<T>) -> Result<T> {
-    answer.as_ref().map(T::clone).map_err(|error| {
-        let copy = Error::new(error.kind(), error.step().to_owned());
-        if error.source().is_none() {
-            return copy;
-        }
-        let why = error.chain().split_off(error.to_string().len());
-        copy.with_source(why.trim_start_matches(": "))
-    })
+    let error = match answer {
+        Ok(answer) => return Ok(answer.clone()),
+        Err(error) => error,
+    };
+    let copy = Error::new(error.kind(), error.step().to_owned());
+    if error.source().is_none() {
+        return Err(copy);
+    }
+    let why = error.chain().split_off(error.to_string().len());
+    Err(copy.with_source(why.trim_start_matches(": ")))
 }
 
 #[cfg(test)]
@@ -102,10 +104,8 @@ mod tests {
             for other in &mut others {
                 assert!(poll!(other).is_pending());
             }
-            let expected = |number| match fails {
-                false => Ok(number),
-                true => Err("x: the server is unavailable, nothing was applied: away".to_owned()),
-            };
+            let away = "x: the server is unavailable, nothing was applied: away";
+            let expected = |number| if fails { Err(away.to_owned()) } else { Ok(number) };
             scene.go.notify_one();
             assert_eq!(first.await, expected(1));
             assert!(poll!(&mut others[0]).is_pending(), "it may have been asked too early");

@@ -44,6 +44,7 @@
 //! * `redis` (default): [`Events::redis`]. The embedded backend is always there.
 
 mod age;
+mod asked;
 mod backend;
 mod consumer;
 mod cursor;
