@@ -121,20 +121,21 @@ impl Group {
         let hub: Arc<Hub> = self.events.hub(&self.crew.scope).await?;
         if self.options.begin.is_none() {
             // From now on: not from when it asks for work.
-            self.take(&name, rand::random(), 0, None).await?;
+            self.take((&name, rand::random()), rand::random(), 0, None).await?;
         }
         Ok(Consumer::new(self.clone(), name, hub))
     }
 
     pub(crate) async fn take(
         &self,
-        consumer: &Name,
+        (consumer, seat): (&Name, u64),
         token: Token,
         most: usize,
         from: Option<Id>,
     ) -> Result<Taken> {
         let take = Take {
             consumer: consumer.encoded().to_owned(),
+            seat,
             token,
             most,
             lease_ms: in_ms(self.options.lease),

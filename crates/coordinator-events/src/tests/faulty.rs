@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Announced, Attempt, Backend, Crew, Defer, Deferred, Entry, Feed, From, Heard, Letter, Page,
-        Posted, Standing, Stored, Take, Taken,
+        Acked, Announced, Attempt, Backend, Crew, Defer, Deferred, Entry, Feed, From, Heard,
+        Letter, Page, Posted, Standing, Stored, Take, Taken,
     },
     cursor::Id,
     embedded::Embedded,
@@ -147,7 +147,7 @@ impl Backend for Faulty {
         self.step("take", |inner| inner.take(crew, take))
     }
 
-    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<bool>> {
+    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<Acked>> {
         self.step("ack", |inner| inner.ack(crew, attempt))
     }
 

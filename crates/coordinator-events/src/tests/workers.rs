@@ -118,6 +118,34 @@ async fn an_ack_that_was_lost_says_nothing_of_a_lease_that_is_over() {
 }
 
 #[tokio::test]
+async fn an_ack_that_was_lost_is_not_done_where_nobody_knows_of_the_delivery() {
+    let scene = Scene::new(1).await;
+    let mut one = scene.consumer().await;
+    let delivery = scene.delivery(&mut one).await;
+    scene.backend.fail("ack", &[Not(ErrorKind::Indeterminate)]);
+    let mut ack = std::pin::pin!(delivery.ack());
+    assert!(futures::poll!(&mut ack).is_pending());
+    // As a replica that took over before it heard of the group.
+    assert!(scene.group.delete().await.expect("an answer"));
+    assert_eq!(scene.passing(ack).await.0.expect("an answer"), Settled::Gone);
+    assert_eq!(scene.delivery(&mut scene.consumer().await).await.attempt(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_hides_nothing_that_came_after_it() {
+    let scene = Scene::new(0).await;
+    let mut one = scene.consumer().await;
+    // It found nothing, and was not heard.
+    scene.backend.fail("take", &[Lost]);
+    let mut work = std::pin::pin!(one.next::<u32>());
+    assert!(futures::poll!(&mut work).is_pending());
+    assert!(scene.group.events.publish("s", "n", &7).await.is_ok());
+    let (work, took) = scene.passing(work).await;
+    assert!(matches!(work, Ok(Work::Delivery(Delivery { data: 7, .. }))), "{work:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
 async fn what_failed_or_is_given_up_is_so_though_it_had_no_answer() {
     let scene = Scene::new(2).await;
     let mut one = scene.consumer().await;
