@@ -262,8 +262,8 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Listens to a topic; each announcement with its number.
     fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<Announced>>>>;
 
-    /// Takes work; less than was asked for where that is long. While its lease lasts, the consumer's
-    /// last token is answered the same again.
+    /// Takes work; less than was asked for where that is long. While its lease lasts, the
+    /// consumer's last token is answered the same again.
     fn take<'a>(&'a self, crew: &'a Crew, take: &'a Take) -> BoxFuture<'a, Result<Taken>>;
 
     /// Ends a delivery.

@@ -294,13 +294,18 @@ impl Consumer {
         let now = self.now();
         let token = *self.asking.get_or_insert_with(rand::random);
         let (whose, batch) = ((&self.name, self.seat), self.group.options.batch);
-        let taken = self.group.take(whose, token, batch, self.at).await?;
+        let (begin, place) = self.begin(now);
+        let taken = self.group.take(whose, token, batch, begin).await?;
         (self.asking, self.refused) = (None, None);
         let Taken { due_ms, left_ms, again, from, to, new, .. } = taken;
         let until = now + Duration::from_millis(left_ms);
-        let lent = |id, number| Lent { attempt: Attempt { id, token }, number, until };
+        let awaited = until + self.group.options.lease;
+        let lent = |id, number| {
+            self.group.under_way.lend(id, awaited);
+            Lent { attempt: Attempt { id, token }, number, until }
+        };
         self.due = due_ms.map(Duration::from_millis);
-        let known = from.or(self.at).or(self.group.begins_after());
+        let known = from.or(place).or(self.group.begins_after());
         self.at = Some(to);
         for again in again {
             let raw = RawEvent::new(Cursor::new(again.id, again.nonce), &again.envelope);
@@ -326,6 +331,18 @@ impl Consumer {
             self.ready.push_back(Ready::Delivery(raw, lent(stored.id, 1)));
         }
         Ok(!self.ready.is_empty())
+    }
+
+    /// Where a group begins that a server knows nothing of any more: where this consumer knows it
+    /// to be, and before what is under way. And the same as a place, if there is one.
+    fn begin(&self, now: Instant) -> (Option<Id>, Option<Id>) {
+        match self.group.under_way.first(now).filter(|first| self.at >= Some(*first)) {
+            None => (self.at, self.at),
+            Some(first @ Id { epoch, number }) => match number.checked_sub(1) {
+                Some(number) => (Some(Id { number, ..first }), Some(Id { number, ..first })),
+                None => (Some(Id { epoch: epoch.saturating_sub(1), number: u64::MAX }), None),
+            },
+        }
     }
 
     /// Until something is published, or due.

@@ -7,8 +7,9 @@
 use crate::{
     asked::Asked,
     backend::{Backend, Feed, From, Heard, PAGE, Page, Stored},
-    cursor::Cursor,
+    cursor::{Cursor, Id},
     gap::behind,
+    pages::Pages,
     ring::{Accepted, Ring},
     tasks,
     telemetry::{self, Trouble},
@@ -44,10 +45,11 @@ pub(crate) struct Hub {
     /// The number of slots there ever were.
     head: watch::Sender<u64>,
     live: OnceLock<()>,
-    begins: Asked<()>,
+    begins: Asked<(), ()>,
     /// Of pages that readers ask for themselves.
     pub(crate) pages: Trouble,
-    ends: Asked<(Cursor, u64)>,
+    ends: Asked<(), (Cursor, u64)>,
+    shared: Pages,
 }
 
 impl fmt::Debug for Hub {
@@ -69,6 +71,7 @@ impl Hub {
             begins: Asked::default(),
             pages: Trouble::default(),
             ends: Asked::default(),
+            shared: Pages::default(),
         }
     }
 
@@ -82,32 +85,45 @@ impl Hub {
 
     /// Returns when whatever is published from now on will come.
     pub(crate) async fn live(self: &Arc<Self>) -> Result<()> {
-        let begin = async || {
-            if self.live.get().is_some() {
-                return Ok(());
-            }
-            // Heard first and read afterwards: nothing falls in between.
-            let feed = self.backend.listen(&self.scope).await?;
-            let at = end(&*self.backend, &self.scope).await?;
-            *self.ring() = Ring::new(self.room.events, self.room.bytes, at);
-            tasks::spawn(pump(self.clone(), feed));
-            self.live.get_or_init(|| ());
-            Ok(())
-        };
-        match self.live.get() {
-            Some(()) => Ok(()),
-            None => self.begins.ask(begin).await,
+        if self.live.get().is_some() {
+            return Ok(());
         }
+        let hub = self.clone();
+        self.begins.same(move || hub.clone().begin()).await
+    }
+
+    async fn begin(self: Arc<Self>) -> Result<()> {
+        if self.live.get().is_some() {
+            return Ok(());
+        }
+        // Heard first and read afterwards: nothing falls in between.
+        let feed = self.backend.listen(&self.scope).await?;
+        let at = end(&*self.backend, &self.scope).await?;
+        *self.ring() = Ring::new(self.room.events, self.room.bytes, at);
+        tasks::spawn(pump(self.clone(), feed));
+        self.live.get_or_init(|| ());
+        Ok(())
     }
 
     /// Where the scope ends now, and the slot from which on what comes later will be. Many who ask
     /// at once share a read.
-    pub(crate) async fn now(&self) -> Result<(Cursor, u64)> {
-        let now = async || {
-            let slot = self.ring().end();
-            Ok((end(&*self.backend, &self.scope).await?, slot))
+    pub(crate) async fn now(self: &Arc<Self>) -> Result<(Cursor, u64)> {
+        let hub = self.clone();
+        let now = move || {
+            let hub = hub.clone();
+            async move {
+                let slot = hub.ring().end();
+                Ok((end(&*hub.backend, &hub.scope).await?, slot))
+            }
         };
-        self.ends.ask(now).await
+        self.ends.same(now).await
+    }
+
+    /// A page from an event on, itself included, for a reader that goes on at a slot after it.
+    pub(crate) async fn page(self: &Arc<Self>, at: Id) -> Result<(u64, Option<Page>)> {
+        let hub = self.clone();
+        let end = move || hub.ring().end();
+        self.shared.page(self.backend.clone(), self.scope.clone(), at, end).await
     }
 
     /// Whether an event is still here.

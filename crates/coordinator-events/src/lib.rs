@@ -56,6 +56,7 @@ mod gap;
 mod group;
 mod hub;
 mod live;
+mod pages;
 mod publish;
 mod reader;
 #[cfg(feature = "redis")]
@@ -68,6 +69,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod under_way;
 
 pub use consumer::{Consumer, Delivered, Delivery, Work};
 pub use cursor::Cursor;

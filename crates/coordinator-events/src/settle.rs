@@ -72,13 +72,21 @@ impl Group {
             (Acked::Before, unsure) => unsure,
             (Acked::Gone, _) => false,
         };
+        if done {
+            self.under_way.settled(lent.attempt.id);
+        }
         telemetry::delivered(if done { Ended::Acked } else { Ended::Gone });
         Ok(done)
     }
 
     pub(crate) async fn extend(&self, attempt: Attempt) -> Result<bool> {
         let defer = self.defer(self.options.lease, "");
-        Ok(self.backend().defer(&self.crew, attempt, &defer).await? == Deferred::Done)
+        let until = self.until(self.options.lease);
+        let done = self.backend().defer(&self.crew, attempt, &defer).await? == Deferred::Done;
+        if done {
+            self.under_way.lend(attempt.id, until);
+        }
+        Ok(done)
     }
 
     pub(crate) async fn retry(
@@ -91,9 +99,17 @@ impl Group {
         let why = if why.is_empty() { "it failed" } else { why };
         let defer = self.defer(after, why);
         let retry = || self.backend().defer(&self.crew, lent.attempt, &defer);
+        let until = self.until(after);
+        let id = lent.attempt.id;
         let (settled, ended) = match self.repeated(lent.until, retry).await?.0 {
-            Deferred::Done => (Settled::Done, Ended::Retried),
-            Deferred::Buried => (Settled::Buried, Ended::Buried),
+            Deferred::Done => {
+                self.under_way.lend(id, until);
+                (Settled::Done, Ended::Retried)
+            }
+            Deferred::Buried => {
+                self.under_way.settled(id);
+                (Settled::Buried, Ended::Buried)
+            }
             Deferred::Gone => (Settled::Gone, Ended::Gone),
         };
         telemetry::delivered(ended);
@@ -104,8 +120,16 @@ impl Group {
         let why = reason(why);
         let bury = || self.backend().bury(&self.crew, lent.attempt, &why, self.ttl_ms());
         let (done, _) = self.repeated(lent.until, bury).await?;
+        if done {
+            self.under_way.settled(lent.attempt.id);
+        }
         telemetry::delivered(if done { Ended::Buried } else { Ended::Gone });
         Ok(done)
+    }
+
+    /// How long what is due after a while is awaited, a lease more: whoever takes it then may fail.
+    pub(crate) fn until(&self, after: Duration) -> Instant {
+        self.backend().clock().now() + after + self.options.lease
     }
 
     fn defer(&self, after: Duration, why: &str) -> Defer {

@@ -1,6 +1,6 @@
 //! Port level: every step on both backends, and what the scripts alone can do wrong.
 
-mod faulty;
+pub(crate) mod faulty;
 #[cfg(feature = "redis")]
 mod scripts;
 mod stage;

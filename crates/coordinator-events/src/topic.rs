@@ -207,7 +207,7 @@ pub(crate) struct Topic {
     /// The number of slots there ever were.
     head: watch::Sender<u64>,
     live: OnceLock<()>,
-    looks: Asked<Place>,
+    looks: Asked<(), Place>,
 }
 
 impl fmt::Debug for Topic {
@@ -248,20 +248,23 @@ impl Topic {
     /// Where to listen from; what is announced from now on is after it. Many who ask at once share
     /// a look at the count.
     pub(crate) async fn join(self: &Arc<Self>) -> Result<Place> {
-        let look = async || {
-            // Heard first and counted afterwards: nothing falls in between.
-            let feed = match self.live.get() {
-                Some(()) => None,
-                None => Some(self.backend.follow(&self.name).await?),
-            };
-            let count = self.backend.announced(&self.name).await?;
-            if let Some(feed) = feed {
-                tasks::spawn(pump(self.clone(), feed));
-                self.live.get_or_init(|| ());
-            }
-            Ok(self.ring().joined(count))
+        let topic = self.clone();
+        self.looks.same(move || topic.clone().look()).await
+    }
+
+    async fn look(self: Arc<Self>) -> Result<Place> {
+        // Heard first and counted afterwards: nothing falls in between.
+        let feed = match self.live.get() {
+            Some(()) => None,
+            None => Some(self.backend.follow(&self.name).await?),
         };
-        self.looks.ask(look).await
+        let count = self.backend.announced(&self.name).await?;
+        if let Some(feed) = feed {
+            tasks::spawn(pump(self.clone(), feed));
+            self.live.get_or_init(|| ());
+        }
+        let place = self.ring().joined(count);
+        Ok(place)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {

@@ -128,7 +128,32 @@ async fn an_ack_that_was_lost_is_not_done_where_nobody_knows_of_the_delivery() {
     // As a replica that took over before it heard of the group.
     assert!(scene.group.delete().await.expect("an answer"));
     assert_eq!(scene.passing(ack).await.0.expect("an answer"), Settled::Gone);
-    assert_eq!(scene.delivery(&mut scene.consumer().await).await.attempt(), 1);
+    assert_eq!(scene.delivery(&mut one).await.attempt(), 1);
+}
+
+#[tokio::test]
+async fn a_group_that_is_gone_begins_before_what_was_under_way_and_after_what_was_done() {
+    let scene = Scene::new(4).await;
+    let mut one = scene.consumer().await;
+    for expected in 0..3 {
+        let delivery = scene.delivery(&mut one).await;
+        assert_eq!(delivery.data, expected);
+        if expected != 1 {
+            assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+        }
+    }
+    assert!(scene.group.delete().await.expect("an answer"));
+    let last = scene.delivery(&mut one).await;
+    assert_eq!((last.data, last.ack().await.expect("an answer")), (3, Settled::Gone));
+    for expected in 1..4 {
+        let delivery = scene.delivery(&mut one).await;
+        assert_eq!((delivery.data, delivery.attempt()), (expected, 1));
+        assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+    }
+    // What nobody settles is not awaited for ever.
+    scene.clock.advance(LEASE * 3);
+    assert!(scene.group.delete().await.expect("an answer"));
+    assert!(one.at_once::<u32>().await.expect("an answer").is_empty());
 }
 
 #[tokio::test]
