@@ -218,8 +218,10 @@ async fn nothing_is_lost_twice_or_out_of_order_whatever_is_killed() {
     let kills: u32 = bites.iter().map(|fault| faults[fault]).sum();
     assert!(made >= u64::from(kills), "{made} links were made after {kills} kills");
     assert!(faults.len() == 7 && faults["scripts flushed"] > 0, "{faults:?}");
-    // The rest is what a busy machine has no time for.
-    assert!(published as u64 >= seconds * u64::from(rate) * 3 / 4, "only {published}");
+    // Beside other tests a machine may have no time for the rest; alone it has.
+    let most = seconds * u64::from(rate);
+    let enough = if long { most * 9 / 10 } else { most / 2 };
+    assert!(published as u64 >= enough, "only {published}");
     drop(events);
     // Links that a black hole swallowed are still open on the server's side.
     proxy.cut_all();
