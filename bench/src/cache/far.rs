@@ -2,7 +2,7 @@
 //! command with the same decoding, and beside others.
 
 use super::{
-    stores::{BARE, CACHED, CORE, HEARD, OURS, Peer, Store, TAGGED, TIER},
+    stores::{BARE, CACHED, CORE, Face, HEARD, OURS, Peer, TAGGED, TIER, Taker},
     values::Crew,
 };
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use coordinator_harness::RedisServer;
+use futures::future::BoxFuture;
 use std::{
     sync::{
         Arc,
@@ -56,8 +57,8 @@ pub(crate) const SCENES: [Scene; 4] = [
                 ours; cached and multi-tier-cache compress nothing. The bare ones send GET and \
                 decode the same struct: through fred, and through the connection of this \
                 workspace, which adds its breaker, its limit and its metrics. They take turns \
-                every 50 ms, and a round's rate is the median of these. One task runs on a runtime of \
-                one thread, 64 on as many threads as there are cores. Times in µs.",
+                every 50 ms, and a round's rate is the median of these. One task runs on a runtime \
+                of one thread, 64 on as many threads as there are cores. Times in µs.",
         deed: Deed::Get,
         sizes: &[SMALL, LARGE],
         peers: &[BARE, CORE, OURS, CACHED, TIER],
@@ -93,41 +94,69 @@ pub(crate) const SCENES: [Scene; 4] = [
     },
 ];
 
-/// A store with values in it.
-struct Open {
-    store: Arc<dyn Store>,
+/// Calls for the time of a slice: how long each call took, and how long all of it.
+trait Calls: Send + Sync {
+    fn slice(&self, deed: Deed, tasks: usize) -> BoxFuture<'_, Result<(Vec<Duration>, Duration)>>;
+}
+
+/// A cache with values in it.
+struct Open<F> {
+    cache: F,
     keys: Vec<String>,
     crews: Arc<Vec<Crew>>,
     next: AtomicUsize,
 }
 
-impl Open {
-    async fn new(plan: &Plan, peer: Peer, crews: Arc<Vec<Crew>>) -> Result<Arc<Self>> {
-        let store = peer.open(&plan.url).await?;
-        // Nobody reads what another wrote.
-        let keys: Vec<_> = crews.iter().map(|crew| format!("{}:{}", peer.name, crew.id)).collect();
-        for (key, crew) in keys.iter().zip(crews.iter()) {
-            store.set(key, crew).await?;
-            ensure!(store.get(key).await?.is_some(), "what was set is there");
-        }
-        Ok(Arc::new(Self { store, keys, crews, next: AtomicUsize::new(0) }))
-    }
+/// Fills a cache under this name.
+struct Filled {
+    name: &'static str,
+    crews: Arc<Vec<Crew>>,
+}
 
+impl Taker for Filled {
+    type Out = BoxFuture<'static, Result<Box<dyn Calls>>>;
+
+    fn take<F: Face>(self, cache: F) -> Self::Out {
+        Box::pin(async move {
+            let Self { name, crews } = self;
+            // Nobody reads what another wrote.
+            let keys: Vec<_> = crews.iter().map(|crew| format!("{name}:{}", crew.id)).collect();
+            for (key, crew) in keys.iter().zip(crews.iter()) {
+                cache.set(key, crew).await?;
+                ensure!(cache.get(key).await?.is_some(), "what was set is there");
+            }
+            let open = Arc::new(Open { cache, keys, crews, next: AtomicUsize::new(0) });
+            Ok(Box::new(open) as Box<dyn Calls>)
+        })
+    }
+}
+
+impl<F: Face> Open<F> {
     async fn does(&self, deed: Deed) -> Result<Duration> {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.keys.len();
         let key = &self.keys[at];
         let asked = Instant::now();
         match deed {
-            Deed::Get => ensure!(self.store.get(key).await?.is_some(), "it is there"),
+            Deed::Get => ensure!(self.cache.get(key).await?.is_some(), "it is there"),
             Deed::Load => {
-                let loader = || -> futures::future::BoxFuture<'static, Crew> {
+                let loader = || -> BoxFuture<'static, Crew> {
                     Box::pin(async { panic!("it is there: nothing is loaded") })
                 };
-                self.store.load(key, Box::new(loader)).await?;
+                self.cache.load(key, Box::new(loader)).await?;
             }
-            Deed::Set => self.store.set(key, &self.crews[at]).await?,
+            Deed::Set => self.cache.set(key, &self.crews[at]).await?,
         }
         Ok(asked.elapsed())
+    }
+}
+
+impl<F: Face> Calls for Arc<Open<F>> {
+    fn slice(&self, deed: Deed, tasks: usize) -> BoxFuture<'_, Result<(Vec<Duration>, Duration)>> {
+        let open = self.clone();
+        Box::pin(load::drive(tasks, SLICE, move || {
+            let open = open.clone();
+            async move { open.does(deed).await }
+        }))
     }
 }
 
@@ -187,7 +216,9 @@ async fn measured(
 ) -> Result<Vec<Vec<Rounds>>> {
     let mut open = Vec::new();
     for peer in scene.peers {
-        open.push(Open::new(plan, *peer, crews.clone()).await.context(peer.name)?);
+        let filled = Filled { name: peer.name, crews: crews.clone() };
+        let filled = async { peer.open_for(&plan.url, filled).await?.await };
+        open.push(filled.await.context(peer.name)?);
     }
     let mut figures = vec![vec![Rounds::default(); 4]; open.len()];
     for _ in 0..plan.rounds {
@@ -222,18 +253,18 @@ fn goals(scene: &Scene, size: &str, tasks: usize, figures: &[Vec<Rounds>], repor
     }
 }
 
-async fn round(plan: &Plan, deed: Deed, tasks: usize, open: &[Arc<Open>]) -> Result<Vec<Side>> {
+async fn round(
+    plan: &Plan,
+    deed: Deed,
+    tasks: usize,
+    open: &[Box<dyn Calls>],
+) -> Result<Vec<Side>> {
     let mut sides: Vec<_> = open.iter().map(|_| Side::default()).collect();
     for slice in 0..plan.time.as_millis() / SLICE.as_millis() {
         for turn in 0..open.len() {
             // There and back: nobody always comes after the same one.
             let at = if slice % 2 == 0 { turn } else { open.len() - 1 - turn };
-            let open = open[at].clone();
-            let driven = load::drive(tasks, SLICE, move || {
-                let open = open.clone();
-                async move { open.does(deed).await }
-            });
-            let (samples, time) = driven.await?;
+            let (samples, time) = open[at].slice(deed, tasks).await?;
             sides[at].rates.0.push(load::rate(samples.len(), time));
             sides[at].samples.extend(samples);
         }

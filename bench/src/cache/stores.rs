@@ -20,16 +20,59 @@ const TTL: Duration = Duration::from_mins(5);
 pub(crate) type Loader = Box<dyn FnOnce() -> BoxFuture<'static, Crew> + Send>;
 
 /// A cache of crews. What is asked for is there decoded; its version is told.
-pub(crate) trait Store: Send + Sync {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>>;
+pub(crate) trait Face: Send + Sync + 'static {
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<u64>>> + Send;
 
-    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>>;
+    fn set(&self, key: &str, crew: &Crew) -> impl Future<Output = Result<()>> + Send;
 
     /// What is there, else what the loader brings, which is stored.
-    fn load<'a>(&'a self, key: &'a str, loader: Loader) -> BoxFuture<'a, Result<u64>>;
+    fn load(&self, key: &str, loader: Loader) -> impl Future<Output = Result<u64>> + Send;
 
     /// Has no instance give what is there now.
+    fn invalidate(&self, key: &str) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// The same where an allocation for each call does not matter.
+pub(crate) trait Store: Send + Sync {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>>;
+    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>>;
+    fn load<'a>(&'a self, key: &'a str, loader: Loader) -> BoxFuture<'a, Result<u64>>;
     fn invalidate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>>;
+}
+
+impl<F: Face> Store for F {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(Face::get(self, key))
+    }
+
+    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>> {
+        Box::pin(Face::set(self, key, crew))
+    }
+
+    fn load<'a>(&'a self, key: &'a str, loader: Loader) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(Face::load(self, key, loader))
+    }
+
+    fn invalidate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(Face::invalidate(self, key))
+    }
+}
+
+/// Is given a cache of whatever type.
+pub(crate) trait Taker {
+    type Out;
+
+    fn take<F: Face>(self, cache: F) -> Self::Out;
+}
+
+struct Boxed;
+
+impl Taker for Boxed {
+    type Out = Arc<dyn Store>;
+
+    fn take<F: Face>(self, cache: F) -> Arc<dyn Store> {
+        Arc::new(cache)
+    }
 }
 
 /// A cache to measure.
@@ -74,13 +117,18 @@ pub(crate) const NAIVE: Peer = Peer { name: "moka before Redis, by hand", way: W
 impl Peer {
     /// An instance of it, with connections of its own.
     pub(crate) async fn open(self, url: &str) -> Result<Arc<dyn Store>> {
+        self.open_for(url, Boxed).await
+    }
+
+    /// The same for a taker.
+    pub(crate) async fn open_for<T: Taker>(self, url: &str, taker: T) -> Result<T::Out> {
         Ok(match self.way {
-            Way::Bare => Arc::new(bare::Bare::open(url).await?),
-            Way::Core => Arc::new(bare::Core::open(url).await?),
-            Way::Ours(way) => Arc::new(ours::Ours::open(url, way).await?),
-            Way::Cached { tracking } => Arc::new(cached::Cached::open(url, tracking).await?),
-            Way::Tiers { near } => Arc::new(tiers::Tiers::open(url, near).await?),
-            Way::Naive => Arc::new(naive::Naive::open(url).await?),
+            Way::Bare => taker.take(bare::Bare::open(url).await?),
+            Way::Core => taker.take(bare::Core::open(url).await?),
+            Way::Ours(way) => taker.take(ours::Ours::open(url, way).await?),
+            Way::Cached { tracking } => taker.take(cached::Cached::open(url, tracking).await?),
+            Way::Tiers { near } => taker.take(tiers::Tiers::open(url, near).await?),
+            Way::Naive => taker.take(naive::Naive::open(url).await?),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What can be had by hand: GET and SET, through fred and through this workspace's connection, of
 //! MessagePack that is compressed from the same length on as ours is.
 
-use super::{Loader, Store, TTL};
+use super::{Face, Loader, TTL};
 use crate::{
     cache::values::Crew,
     peers::{self, Client},
@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use coordinator_core::{Config, redis::Connection};
 use fred::{interfaces::KeysInterface as _, types::Expiration};
-use futures::future::BoxFuture;
 use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -84,34 +83,28 @@ impl Drop for Bare {
     }
 }
 
-impl Store for Bare {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        Box::pin(async move {
-            let bytes: Option<Bytes> = self.0.get(key).await?;
-            bytes.map(|bytes| decoded(&bytes)).transpose()
-        })
+impl Face for Bare {
+    async fn get(&self, key: &str) -> Result<Option<u64>> {
+        let bytes: Option<Bytes> = self.0.get(key).await?;
+        bytes.map(|bytes| decoded(&bytes)).transpose()
     }
 
-    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let ttl = Expiration::PX(i64::try_from(TTL.as_millis())?);
-            Ok(self.0.set(key, encoded(crew)?, Some(ttl), None, false).await?)
-        })
+    async fn set(&self, key: &str, crew: &Crew) -> Result<()> {
+        let ttl = Expiration::PX(i64::try_from(TTL.as_millis())?);
+        Ok(self.0.set(key, encoded(crew)?, Some(ttl), None, false).await?)
     }
 
-    fn load<'a>(&'a self, key: &'a str, loader: Loader) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            if let Some(found) = self.get(key).await? {
-                return Ok(found);
-            }
-            let crew = loader().await;
-            self.set(key, &crew).await?;
-            Ok(crew.version)
-        })
+    async fn load(&self, key: &str, loader: Loader) -> Result<u64> {
+        if let Some(found) = self.get(key).await? {
+            return Ok(found);
+        }
+        let crew = loader().await;
+        self.set(key, &crew).await?;
+        Ok(crew.version)
     }
 
-    fn invalidate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { Ok(self.0.del(key).await?) })
+    async fn invalidate(&self, key: &str) -> Result<()> {
+        Ok(self.0.del(key).await?)
     }
 }
 
@@ -123,20 +116,20 @@ impl Core {
     }
 }
 
-impl Store for Core {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        Box::pin(async move { self.0.get(key).await?.map(|bytes| decoded(&bytes)).transpose() })
+impl Face for Core {
+    async fn get(&self, key: &str) -> Result<Option<u64>> {
+        self.0.get(key).await?.map(|bytes| decoded(&bytes)).transpose()
     }
 
-    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { Ok(self.0.set(key, encoded(crew)?, TTL).await?) })
+    async fn set(&self, key: &str, crew: &Crew) -> Result<()> {
+        Ok(self.0.set(key, encoded(crew)?, TTL).await?)
     }
 
-    fn load<'a>(&'a self, key: &'a str, _: Loader) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move { self.get(key).await?.context("it is measured warm") })
+    async fn load(&self, key: &str, _: Loader) -> Result<u64> {
+        self.get(key).await?.context("it is measured warm")
     }
 
-    fn invalidate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { Ok(self.0.delete(key).await.map(drop)?) })
+    async fn invalidate(&self, key: &str) -> Result<()> {
+        Ok(self.0.delete(key).await.map(drop)?)
     }
 }

@@ -1,14 +1,13 @@
 //! What is often written by hand: moka before Redis, one load per process by moka's `get_with`,
 //! and a message to the other instances to forget a key.
 
-use super::{Loader, Store, bare::Bare};
+use super::{Face, Loader, bare::Bare};
 use crate::{
     cache::values::Crew,
     peers::{self, Client},
 };
 use anyhow::Result;
 use fred::interfaces::{EventInterface as _, PubsubInterface as _};
-use futures::future::BoxFuture;
 use moka::future::Cache;
 use std::sync::Arc;
 
@@ -50,38 +49,30 @@ impl Drop for Naive {
     }
 }
 
-impl Store for Naive {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        Box::pin(async move {
-            if let Some(found) = self.near.get(key).await {
-                return Ok(Some(found));
-            }
-            let found = self.far.get(key).await?;
-            if let Some(found) = found {
-                self.near.insert(key.to_owned(), found).await;
-            }
-            Ok(found)
-        })
+impl Face for Naive {
+    async fn get(&self, key: &str) -> Result<Option<u64>> {
+        if let Some(found) = self.near.get(key).await {
+            return Ok(Some(found));
+        }
+        let found = self.far.get(key).await?;
+        if let Some(found) = found {
+            self.near.insert(key.to_owned(), found).await;
+        }
+        Ok(found)
     }
 
-    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            self.far.set(key, crew).await?;
-            self.forgotten(key).await
-        })
+    async fn set(&self, key: &str, crew: &Crew) -> Result<()> {
+        self.far.set(key, crew).await?;
+        self.forgotten(key).await
     }
 
-    fn load<'a>(&'a self, key: &'a str, loader: Loader) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            let found = self.near.try_get_with(key.to_owned(), self.far.load(key, loader));
-            found.await.map_err(|error: Arc<anyhow::Error>| anyhow::anyhow!("{error:#}"))
-        })
+    async fn load(&self, key: &str, loader: Loader) -> Result<u64> {
+        let found = self.near.try_get_with(key.to_owned(), self.far.load(key, loader));
+        found.await.map_err(|error: Arc<anyhow::Error>| anyhow::anyhow!("{error:#}"))
     }
 
-    fn invalidate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            self.far.invalidate(key).await?;
-            self.forgotten(key).await
-        })
+    async fn invalidate(&self, key: &str) -> Result<()> {
+        self.far.invalidate(key).await?;
+        self.forgotten(key).await
     }
 }

@@ -1,11 +1,10 @@
 //! The cache of this workspace.
 
-use super::{Loader, Store, TTL};
+use super::{Face, Loader, TTL};
 use crate::cache::values::Crew;
 use anyhow::{Context as _, Result, ensure};
 use coordinator_cache::{Cache, Caches, Entry, Near};
 use coordinator_core::{Config, redis::Connection};
-use futures::future::BoxFuture;
 use std::convert::Infallible;
 
 #[derive(Debug, Clone, Copy)]
@@ -46,31 +45,25 @@ impl Ours {
     }
 }
 
-impl Store for Ours {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        Box::pin(async move { Ok(self.cache.get(key).await?.map(|crew| crew.version)) })
+impl Face for Ours {
+    async fn get(&self, key: &str) -> Result<Option<u64>> {
+        Ok(self.cache.get(key).await?.map(|crew| crew.version))
     }
 
-    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let entry = Entry::new().tags(self.tags.iter().map(String::as_str));
-            Ok(self.cache.set_with(key, crew, entry).await?)
-        })
+    async fn set(&self, key: &str, crew: &Crew) -> Result<()> {
+        let entry = Entry::new().tags(self.tags.iter().map(String::as_str));
+        Ok(self.cache.set_with(key, crew, entry).await?)
     }
 
-    fn load<'a>(&'a self, key: &'a str, loader: Loader) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            let load = |_| async move { Ok::<_, Infallible>(loader().await) };
-            Ok(self.cache.get_or_load(key, load).await?.version)
-        })
+    async fn load(&self, key: &str, loader: Loader) -> Result<u64> {
+        let load = |_| async move { Ok::<_, Infallible>(loader().await) };
+        Ok(self.cache.get_or_load(key, load).await?.version)
     }
 
-    fn invalidate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let ended = self.cache.invalidate(key).await?;
-            matches!(ended, coordinator_cache::Invalidated::Done(_))
-                .then_some(())
-                .context("the server answers")
-        })
+    async fn invalidate(&self, key: &str) -> Result<()> {
+        let ended = self.cache.invalidate(key).await?;
+        matches!(ended, coordinator_cache::Invalidated::Done(_))
+            .then_some(())
+            .context("the server answers")
     }
 }

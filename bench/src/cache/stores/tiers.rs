@@ -1,13 +1,12 @@
 //! `multi-tier-cache`: moka before Redis with its invalidation by pub/sub, or its Redis tier alone.
 //! Values are MessagePack, as it offers it.
 
-use super::{Loader, Store, TTL};
+use super::{Face, Loader, TTL};
 use crate::cache::values::Crew;
 use anyhow::Result;
-use futures::future::BoxFuture;
 use multi_tier_cache::{
     CacheManager, CacheSerializer, CacheStrategy, CacheTier, InvalidationConfig, L1Cache, L2Cache,
-    L2CacheBackend, MokaCacheConfig,
+    L2CacheBackend, MokaCacheConfig, serialization::MsgPackSerializer,
 };
 use std::sync::Arc;
 
@@ -25,36 +24,30 @@ impl Tiers {
             let far: Arc<dyn L2CacheBackend> = far;
             CacheManager::new_with_tiers(vec![CacheTier::new(far, 1, false, 1, 1.0)], None)?
         };
-        manager.set_serializer(CacheSerializer::MsgPack(Default::default()));
+        manager.set_serializer(CacheSerializer::MsgPack(MsgPackSerializer));
         Ok(Self(manager))
     }
 }
 
-impl Store for Tiers {
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        Box::pin(async move {
-            let crew: Option<Crew> = self.0.get_typed(key).await?;
-            Ok(crew.map(|crew| crew.version))
-        })
+impl Face for Tiers {
+    async fn get(&self, key: &str) -> Result<Option<u64>> {
+        let crew: Option<Crew> = self.0.get_typed(key).await?;
+        Ok(crew.map(|crew| crew.version))
     }
 
-    fn set<'a>(&'a self, key: &'a str, crew: &'a Crew) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let bytes = rmp_serde::to_vec(crew)?.into();
-            // Other instances are told, so that they do not keep what was there.
-            Ok(self.0.set_with_broadcast(key, bytes, CacheStrategy::Custom(TTL)).await?)
-        })
+    async fn set(&self, key: &str, crew: &Crew) -> Result<()> {
+        let bytes = rmp_serde::to_vec(crew)?.into();
+        // Other instances are told, so that they do not keep what was there.
+        Ok(self.0.set_with_broadcast(key, bytes, CacheStrategy::Custom(TTL)).await?)
     }
 
-    fn load<'a>(&'a self, key: &'a str, loader: Loader) -> BoxFuture<'a, Result<u64>> {
-        Box::pin(async move {
-            let load = || async move { Ok(loader().await) };
-            let strategy = CacheStrategy::Custom(TTL);
-            Ok(self.0.get_or_compute_typed(key, strategy, load).await?.version)
-        })
+    async fn load(&self, key: &str, loader: Loader) -> Result<u64> {
+        let load = || async move { Ok(loader().await) };
+        let strategy = CacheStrategy::Custom(TTL);
+        Ok(self.0.get_or_compute_typed(key, strategy, load).await?.version)
     }
 
-    fn invalidate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { Ok(self.0.invalidate(key).await?) })
+    async fn invalidate(&self, key: &str) -> Result<()> {
+        Ok(self.0.invalidate(key).await?)
     }
 }
