@@ -48,8 +48,9 @@
 //! * That a [stale](Hit::is_stale) value is within its grace to the second: that is looked at
 //!   before a load, not when it fails, and what is kept near in an outage has the grace of the
 //!   cache, whatever its entry says.
-//! * A ttl kept to the second where this process's clock jumps: the server's time is learnt each
-//!   minute.
+//! * A ttl kept to the second where this process's clock jumps, the server's time being learnt each
+//!   minute, or where its machine slept: what was kept near before that is given for at most
+//!   [`Caches::STALENESS`] after it woke.
 //! * That a value that is [stale](Hit::is_stale) was not ended while no server could be asked.
 //! * One load per fleet while no server answers: then it is one per process, and nothing is stored.
 //! * That an invalidation survives its server, where that loses what it acknowledged: after a
