@@ -1,6 +1,6 @@
 //! Questions that many ask at once, answered in rounds by a task of their own: whoever comes while
-//! one is asked is answered by the next, together with all others who did, be it with a failure. So
-//! nobody waits for more than two of them, nor for another who is not polled.
+//! one is on waits for the next, which may answer all who do with the same, be it a failure. Nobody
+//! waits for another who is not polled.
 //!
 //! What is asked is not here.
 
@@ -67,7 +67,9 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Asked<Q, A> {
             !mem::replace(&mut state.asking, true)
         };
         if begin {
-            tasks::spawn(rounds(self.0.clone(), round));
+            // Made here: it outlives a task that never runs.
+            let asking = Asking(Some(self.0.clone()));
+            tasks::spawn(rounds(self.0.clone(), asking, round));
         }
         told.await.unwrap_or_else(|_| {
             let why = "whoever asked for it is gone";
@@ -78,9 +80,9 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Asked<Q, A> {
 
 async fn rounds<Q: Clone, A, F: Future<Output = Vec<Option<Result<A>>>>>(
     state: Arc<Mutex<State<Q, A>>>,
+    mut asking: Asking<Q, A>,
     round: impl Fn(Vec<Q>) -> F,
 ) {
-    let mut asking = Asking(Some(state.clone()));
     let mut waiting: Waiting<Q, A> = Vec::new();
     loop {
         {
@@ -218,5 +220,23 @@ mod tests {
             assert_eq!(scene.ask(false).await, Ok(expected));
         }
         assert_eq!(idle.await, Ok(1));
+    }
+
+    #[test]
+    fn a_runtime_that_ends_leaves_the_next_one_to_ask() {
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
+        };
+        let scene = Scene::new();
+        // The task that was to ask never runs.
+        runtime().block_on(async {
+            let mut asked = pin!(scene.ask(false));
+            assert!(poll!(&mut asked).is_pending());
+        });
+        scene.go.add_permits(1);
+        let asked = runtime().block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(9), scene.ask(false)).await
+        });
+        assert_eq!(asked, Ok(Ok(1)));
     }
 }

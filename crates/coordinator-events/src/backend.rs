@@ -176,7 +176,7 @@ pub(crate) struct Attempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acked {
     Done,
-    /// Its event was taken here, and is done already, whoever did it.
+    /// Its event was taken here, and nobody has to do it any more, whoever did or discarded it.
     Before,
     /// It is another's by now, or a dead letter; or nobody took it here.
     Gone,

@@ -2,7 +2,7 @@
 
 use crate::{
     backend::{Attempt, Taken, Token},
-    cursor::{Cursor, Id},
+    cursor::Cursor,
     envelope::RawEvent,
     gap::{Gap, GapReason, Lost, hole},
     group::Group,
@@ -44,8 +44,6 @@ pub struct Consumer {
     seat: u64,
     hub: Arc<Hub>,
     head: watch::Receiver<u64>,
-    /// Up to where the group has taken, as far as is known.
-    at: Option<Id>,
     ready: VecDeque<Ready>,
     /// A take that no answer has come to.
     asking: Option<Token>,
@@ -171,18 +169,7 @@ impl Consumer {
         let head = hub.head();
         let (group, ready) = (Arc::new(group), VecDeque::new());
         let seat = rand::random();
-        Self {
-            group,
-            name,
-            seat,
-            hub,
-            head,
-            at: None,
-            ready,
-            asking: None,
-            refused: None,
-            due: None,
-        }
+        Self { group, name, seat, hub, head, ready, asking: None, refused: None, due: None }
     }
 
     /// The next event to work on, waiting for as long as it takes; outlasts outages. What cannot be
@@ -294,8 +281,9 @@ impl Consumer {
         let now = self.now();
         let token = *self.asking.get_or_insert_with(rand::random);
         let (whose, batch) = ((&self.name, self.seat), self.group.options.batch);
-        let (begin, place) = self.begin(now);
-        let taken = self.group.take(whose, token, batch, begin).await?;
+        let begin = self.group.under_way.begin(now);
+        let after = begin.map(|begin| begin.after);
+        let taken = self.group.take(whose, token, batch, after).await?;
         (self.asking, self.refused) = (None, None);
         let Taken { due_ms, left_ms, again, from, to, new, .. } = taken;
         let until = now + Duration::from_millis(left_ms);
@@ -305,8 +293,11 @@ impl Consumer {
             Lent { attempt: Attempt { id, token }, number, until }
         };
         self.due = due_ms.map(Duration::from_millis);
-        let known = from.or(place).or(self.group.begins_after());
-        self.at = Some(to);
+        let known = from.or_else(|| match begin {
+            Some(begin) => begin.place,
+            None => self.group.begins_after(),
+        });
+        self.group.under_way.came_to(to);
         for again in again {
             let raw = RawEvent::new(Cursor::new(again.id, again.nonce), &again.envelope);
             self.ready.push_back(Ready::Delivery(raw, lent(again.id, again.deliveries)));
@@ -331,18 +322,6 @@ impl Consumer {
             self.ready.push_back(Ready::Delivery(raw, lent(stored.id, 1)));
         }
         Ok(!self.ready.is_empty())
-    }
-
-    /// Where a group begins that a server knows nothing of any more: where this consumer knows it
-    /// to be, and before what is under way. And the same as a place, if there is one.
-    fn begin(&self, now: Instant) -> (Option<Id>, Option<Id>) {
-        match self.group.under_way.first(now).filter(|first| self.at >= Some(*first)) {
-            None => (self.at, self.at),
-            Some(first @ Id { epoch, number }) => match number.checked_sub(1) {
-                Some(number) => (Some(Id { number, ..first }), Some(Id { number, ..first })),
-                None => (Some(Id { epoch: epoch.saturating_sub(1), number: u64::MAX }), None),
-            },
-        }
     }
 
     /// Until something is published, or due.

@@ -47,7 +47,7 @@ impl Epochs {
             return;
         }
         if scopes.len() >= SCOPES_MAX {
-            // The half that was not checked for the longest: those are published to no more.
+            // The half that was not checked for the longest, at the cost of another check.
             let mut checked: Vec<_> = scopes.values().map(|known| known.checked).collect();
             let half = checked.len() / 2;
             let (_, middle, _) = checked.select_nth_unstable(half);

@@ -13,6 +13,7 @@ use crate::{
     subscribe::Subscribe,
     telemetry,
     topic::Topics,
+    under_way::Groups,
 };
 use coordinator_core::{
     Error, Result,
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     hubs: Mutex<HashMap<String, Weak<Hub>>>,
     pub(crate) topics: Topics,
     pub(crate) epochs: Epochs,
+    pub(crate) groups: Groups,
 }
 
 impl Events {
@@ -113,7 +115,8 @@ impl Events {
             room: Room { events: 1024, bytes: 4 * 1024 * 1024 },
         };
         let (hubs, topics) = (Mutex::default(), Topics::default());
-        let inner = Inner { backend, hubs, topics, epochs: Epochs::default() };
+        let (epochs, groups) = (Epochs::default(), Groups::default());
+        let inner = Inner { backend, hubs, topics, epochs, groups };
         Self { inner: Arc::new(inner), options }
     }
 

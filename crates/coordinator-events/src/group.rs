@@ -48,8 +48,9 @@ impl Group {
             ttl: Duration::from_hours(7 * 24),
             batch: 16,
         };
-        let under_way = Arc::default();
-        Self { events, crew: Crew { scope, group }, options, under_way }
+        let crew = Crew { scope, group };
+        let under_way = events.inner.groups.group(&crew);
+        Self { events, crew, options, under_way }
     }
 
     /// Where a group begins that is not there yet: with the first event that is kept, unless set.
@@ -124,7 +125,9 @@ impl Group {
         let hub: Arc<Hub> = self.events.hub(&self.crew.scope).await?;
         if self.options.begin.is_none() {
             // From now on: not from when it asks for work.
-            self.take((&name, rand::random()), rand::random(), 0, None).await?;
+            let known = self.under_way.begin(self.backend().clock().now());
+            let begin = known.map(|known| known.after);
+            self.take((&name, rand::random()), rand::random(), 0, begin).await?;
         }
         Ok(Consumer::new(self.clone(), name, hub))
     }
@@ -222,6 +225,7 @@ impl Group {
     /// # Cancel safety
     /// Dropping the future leaves it open whether it is forgotten.
     pub async fn delete(&self) -> Result<bool> {
+        self.under_way.forget();
         self.backend().forget(&self.crew).await
     }
 }

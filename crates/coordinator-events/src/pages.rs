@@ -9,10 +9,13 @@ use crate::{
     cursor::Id,
 };
 use coordinator_core::{Result, key::Name};
+use futures::future::join_all;
 use std::sync::Arc;
 
 /// How far behind a place a page may begin that is to reach it.
 const NEAR: u64 = PAGE as u64 / 2;
+/// How many pages are read at once.
+const AT_ONCE: usize = 16;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pages(Asked<Id, Paged>);
@@ -34,38 +37,59 @@ impl Pages {
         let round = move |places: Vec<Id>| {
             let (backend, scope, ring_end) = (backend.clone(), scope.clone(), ring_end.clone());
             async move {
-                // The first that whoever waited longest may share a page with.
-                let at = places[0];
-                let near = Id { number: at.number.saturating_sub(NEAR), ..at }..=at;
-                let shared = places.iter().filter(|place| near.contains(place)).min();
-                let from = shared.copied().unwrap_or(at);
-                // What is in the ring by now was on the server before this page is read.
+                // What is in the ring by now was on the server before these pages are read.
                 let resume = ring_end();
-                let page = backend.read(&scope, From::At(from), PAGE).await;
-                let mut answers: Vec<_> = places
-                    .iter()
-                    .map(|place| of(&page, from, *place).map(|page| Ok((resume, page?))))
-                    .collect();
-                if answers[0].is_none() {
-                    // Not there any more, or far behind what is: nobody else's page tells.
-                    let page = backend.read(&scope, From::At(at), PAGE).await;
-                    answers[0] = Some(page.map(|page| (resume, page)));
-                }
-                answers
+                let read = |from| backend.read(&scope, From::At(from), PAGE);
+                let begins = begins(&places);
+                let pages = join_all(begins.iter().map(|from| read(*from))).await;
+                let answers = places.iter().zip(0..).map(async |(at, number)| {
+                    // What is read first is behind it, or nobody asked for any that is.
+                    let nearest = begins.partition_point(|from| from <= at).checked_sub(1)?;
+                    let from = begins[nearest];
+                    match of(&pages[nearest], from, *at) {
+                        None if number == 0 => Some(read(*at).await),
+                        answer if from.epoch == at.epoch => answer,
+                        _ => None,
+                    }
+                });
+                let answers = join_all(answers).await.into_iter();
+                answers.map(|page| page.map(|page| Ok((resume, page?)))).collect()
             }
         };
         self.0.ask(at, round).await
     }
 }
 
-/// A page as it would have been read from a place on; none if that cannot be told.
+/// Where pages begin that reach these places, that of the first and of as many others as are read
+/// at once, in order.
+fn begins(places: &[Id]) -> Vec<Id> {
+    let mut sorted = places.to_vec();
+    sorted.sort_unstable();
+    let mut begins: Vec<Id> = Vec::new();
+    for place in sorted {
+        let near = |from: &Id| from.epoch == place.epoch && place.number - from.number <= NEAR;
+        if !begins.last().is_some_and(near) {
+            begins.push(place);
+        }
+    }
+    let first = begins.partition_point(|from| *from <= places[0]).saturating_sub(1);
+    // Around the one that reaches whoever waited longest.
+    let from = first.saturating_sub(AT_ONCE / 2).min(begins.len().saturating_sub(AT_ONCE));
+    begins.into_iter().skip(from).take(AT_ONCE).collect()
+}
+
+/// A page as it would have been read from a place on, or its beginning; none if the page does not
+/// tell what comes after the place.
 fn of(page: &Result<Option<Page>>, from: Id, at: Id) -> Option<Result<Option<Page>>> {
     let page = match page {
         Ok(Some(page)) if from != at => page,
         other => return Some(copy(other)),
     };
-    let first = page.events.iter().position(|event| event.id == at)?;
-    Some(Ok(Some(Page { last: page.last, events: page.events[first..].to_vec() })))
+    let first = page.events.partition_point(|event| event.id < at);
+    let events = page.events[first..].to_vec();
+    let more = page.is_cut(Id::START);
+    let goes_on = events.last().is_some_and(|end| end.id > at);
+    (goes_on || !more).then_some(Ok(Some(Page { last: page.last, events })))
 }
 
 #[cfg(test)]
@@ -74,7 +98,6 @@ mod tests {
     use crate::tests::faulty::{Fault, Faulty};
     use crate::{Events, Position, RawItem};
     use coordinator_core::{ErrorKind, clock::ManualClock};
-    use futures::future::join_all;
     use std::sync::Arc;
 
     async fn scene(events: u32) -> (Arc<Faulty>, Events, Vec<crate::Cursor>) {
@@ -110,6 +133,72 @@ mod tests {
         assert!(seen.iter().copied().eq(places.iter().map(|place| place.number() + 1)));
         let asked = backend.calls("read") - before;
         assert!(asked <= 10, "{asked} pages");
+    }
+
+    #[tokio::test]
+    async fn wherever_readers_come_again_each_reads_to_the_end() {
+        let (backend, events, cursors) = scene(2000).await;
+        let before = backend.calls("read");
+        let places = [0, 1, 64, 127, 128, 129, 254, 255, 256, 257, 1000, 1128, 1998, 1999];
+        let read = places.iter().map(async |place| {
+            let open = events.subscribe("s").from(Position::After(cursors[*place])).open_raw();
+            let mut reader = open.await.expect("it opens");
+            for expected in &cursors[place + 1..] {
+                match reader.next().await {
+                    Some(RawItem::Event(event)) => assert_eq!(event.cursor(), *expected),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, join_all(read)).await.expect("nobody sleeps");
+        // Nor does whoever is far away wait for the others.
+        let asked = backend.calls("read") - before;
+        assert!((8..70).contains(&asked), "{asked} pages");
+    }
+
+    #[test]
+    fn a_page_tells_of_a_place_what_comes_after_it_or_that_nothing_does() {
+        let id = |number| Id { epoch: 7, number };
+        let event = |number| crate::backend::Stored {
+            id: id(number),
+            before: crate::backend::Before::Dense,
+            nonce: [0; 8],
+            envelope: bytes::Bytes::new(),
+        };
+        for (last, at, expected) in [
+            (9, 1, Some(vec![1, 2, 4])),
+            (9, 2, Some(vec![2, 4])),
+            (9, 3, Some(vec![4])),
+            // Cut right after it: whoever has it would wait for what is there.
+            (9, 4, None),
+            (9, 5, None),
+            (4, 4, Some(vec![4])),
+            (4, 5, Some(vec![])),
+        ] {
+            let page = Page { last: id(last), events: [1, 2, 4].map(event).into() };
+            let told = of(&Ok(Some(page)), id(1), id(at)).map(|page| {
+                let page = page.expect("an answer").expect("a page");
+                page.events.iter().map(|event| event.id.number).collect::<Vec<_>>()
+            });
+            assert_eq!(told, expected, "{at} of {last}");
+        }
+        assert!(matches!(of(&Ok(None), id(1), id(2)), Some(Ok(None))));
+    }
+
+    #[test]
+    fn pages_begin_where_they_reach_whoever_waited_longest() {
+        let id = |number| Id { epoch: 7, number };
+        let all: Vec<_> = (0..100).map(|number| id(number * 200)).collect();
+        for first in [0, 1, 50, 98, 99] {
+            let mut places = vec![all[first]];
+            places.extend(&all);
+            let begins = begins(&places);
+            assert_eq!(begins.len(), AT_ONCE);
+            assert!(begins.is_sorted() && begins.contains(&all[first]), "{first}");
+        }
+        let near = [id(300), id(10), id(138), id(139), Id { epoch: 8, number: 0 }];
+        assert_eq!(begins(&near), [id(10), id(139), id(300), Id { epoch: 8, number: 0 }]);
     }
 
     #[tokio::test]

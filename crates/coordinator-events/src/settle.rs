@@ -26,7 +26,7 @@ pub enum Settled {
     /// It had been delivered as often as may be: it is a dead letter.
     Buried,
     /// Its time was over, and it is delivered to another consumer, or settled already; or a server
-    /// took over that knows nothing of it, and delivers it again.
+    /// took over that knows nothing of it.
     Gone,
 }
 

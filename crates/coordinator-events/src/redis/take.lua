@@ -37,6 +37,9 @@ local function give(id, what, work)
   bytes = bytes + #work.event
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, most)) do
+  if bytes >= enough then
+    break
+  end
   local body = redis.call('HGET', KEYS[4], id)
   local work = body and unwrap(body)
   if not work then
@@ -44,7 +47,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0
   elseif work.deliveries >= tonumber(ARGV[4]) then
     bury(KEYS, id, work, now)
     answer[4] = answer[4] + 1
-  elseif bytes < enough then
+  else
     work.deliveries = work.deliveries + 1
     give(id, work.deliveries, work)
     answer[7] = answer[7] + 1

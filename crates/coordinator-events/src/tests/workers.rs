@@ -4,7 +4,7 @@ use super::faulty::{
     Fault::{self, Lost, Not},
     Faulty,
 };
-use crate::{Consumer, Delivered, Delivery, Events, Group, Settled, Work};
+use crate::{Consumer, Delivered, Delivery, Events, Group, Settled, Work, backend::Backend as _};
 use coordinator_core::{ErrorKind, clock::ManualClock};
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -55,6 +55,11 @@ impl Scene {
             Ok(Work::Delivery(delivery)) => delivery,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// As on a replica that took over before it heard of the group.
+    async fn lost(&self) -> bool {
+        self.backend.inner.forget(&self.group.crew).await.expect("an answer")
     }
 
     async fn dead(&self) -> usize {
@@ -125,35 +130,49 @@ async fn an_ack_that_was_lost_is_not_done_where_nobody_knows_of_the_delivery() {
     scene.backend.fail("ack", &[Not(ErrorKind::Indeterminate)]);
     let mut ack = std::pin::pin!(delivery.ack());
     assert!(futures::poll!(&mut ack).is_pending());
-    // As a replica that took over before it heard of the group.
-    assert!(scene.group.delete().await.expect("an answer"));
+    assert!(scene.lost().await);
     assert_eq!(scene.passing(ack).await.0.expect("an answer"), Settled::Gone);
     assert_eq!(scene.delivery(&mut one).await.attempt(), 1);
 }
 
 #[tokio::test]
 async fn a_group_that_is_gone_begins_before_what_was_under_way_and_after_what_was_done() {
-    let scene = Scene::new(4).await;
-    let mut one = scene.consumer().await;
-    for expected in 0..3 {
-        let delivery = scene.delivery(&mut one).await;
-        assert_eq!(delivery.data, expected);
-        if expected != 1 {
-            assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+    for first in ["the same", "another", "a newcomer"] {
+        let scene = Scene::new(4).await;
+        let mut one = scene.consumer().await;
+        for expected in 0..3 {
+            let delivery = scene.delivery(&mut one).await;
+            assert_eq!(delivery.data, expected);
+            if expected != 1 {
+                assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+            }
         }
+        let last = scene.delivery(&mut one).await;
+        // Of a handle of its own, as others in a process have.
+        let group = || scene.group.events.group("s", "g").expect("a group").with_lease(LEASE);
+        let mut other = group().consumer("other").await.expect("a consumer");
+        assert!(scene.lost().await);
+        if first == "a newcomer" {
+            other = group().beginning_now().consumer("new").await.expect("a consumer");
+        }
+        assert_eq!((last.data, last.ack().await.expect("an answer")), (3, Settled::Gone));
+        let taker = if first == "the same" { &mut one } else { &mut other };
+        for expected in 1..4 {
+            let delivery = scene.delivery(taker).await;
+            assert_eq!((delivery.data, delivery.attempt()), (expected, 1), "{first}");
+            if expected != 2 {
+                assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+            }
+        }
+        // What whoever runs it gives up is not awaited, nor what nobody settles.
+        if first == "another" {
+            assert!(scene.group.delete().await.expect("an answer"));
+        } else {
+            scene.clock.advance(LEASE * 3);
+            assert!(scene.lost().await);
+        }
+        assert!(one.at_once::<u32>().await.expect("an answer").is_empty(), "{first}");
     }
-    assert!(scene.group.delete().await.expect("an answer"));
-    let last = scene.delivery(&mut one).await;
-    assert_eq!((last.data, last.ack().await.expect("an answer")), (3, Settled::Gone));
-    for expected in 1..4 {
-        let delivery = scene.delivery(&mut one).await;
-        assert_eq!((delivery.data, delivery.attempt()), (expected, 1));
-        assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
-    }
-    // What nobody settles is not awaited for ever.
-    scene.clock.advance(LEASE * 3);
-    assert!(scene.group.delete().await.expect("an answer"));
-    assert!(one.at_once::<u32>().await.expect("an answer").is_empty());
 }
 
 #[tokio::test]
