@@ -1,9 +1,10 @@
 //! Processes that work on one server at once: this test binary once more, asked line by line. What
 //! each of them does stands with its tests.
 
-use super::sessions;
+use super::{SECOND, cache, sessions};
 use crate::stage::config;
 use coordinator_core::{Config, redis::Connection};
+use coordinator_harness::{eventually, is_stopped, signal};
 use coordinator_sessions::Sessions;
 use futures::future::join_all;
 use std::{io::Write as _, process::Stdio, time::Duration};
@@ -73,6 +74,26 @@ impl Process {
         self.answer().await.expect("it failed, see above")
     }
 
+    fn pid(&self) -> u32 {
+        self.child.id().expect("it is not reaped")
+    }
+
+    /// Stops it with SIGSTOP.
+    pub(super) fn pause(&self) {
+        signal(self.pid(), "STOP").expect("a signal");
+    }
+
+    /// Lets it run again.
+    pub(super) fn resume(&self) {
+        signal(self.pid(), "CONT").expect("a signal");
+    }
+
+    /// Waits until it has stopped itself.
+    pub(super) async fn stopped(&self) {
+        let pid = self.pid();
+        eventually(SECOND * 20, "it stops itself", async || is_stopped(pid)).await;
+    }
+
     /// Ends it with SIGKILL in the midst of its work.
     pub(super) async fn kill(&mut self) {
         use std::os::unix::process::ExitStatusExt as _;
@@ -127,6 +148,7 @@ async fn one_of_them() {
     let input = BufReader::new(tokio::io::stdin()).lines();
     let given = Given { url: var(URL), prefix: var(PREFIX), input };
     match role.split_once(' ') {
+        Some(("cache", role)) => cache::serve(role, given).await,
         Some(("sessions", role)) => sessions::serve(role, given).await,
         _ => panic!("nobody is a {role}"),
     }

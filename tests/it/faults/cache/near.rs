@@ -1,0 +1,106 @@
+//! What is kept near, and for how long it may be older than what is shared.
+
+use super::{SECOND, SOON, Scene, figures, kept, near, now, read, scene};
+use coordinator_cache::{Cache, Caches};
+use coordinator_harness::eventually;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_near_cache_learns_that_a_server_forgot_everything() {
+    let Scene { server, proxy: _proxy, caches, truth } = scene().await;
+    let (ours, theirs) = (near(&caches), near(&truth));
+    for round in 0..3 {
+        ours.set("a", &round).await.expect("stored");
+        for cache in [&ours, &theirs] {
+            kept(cache, "a", round).await;
+        }
+        // A probe may be under way; what it read is of before.
+        server.command(&["FLUSHALL"]).await.expect("an answer").ok().expect("it is flushed");
+        let began = now();
+        eventually(SOON, "it is forgotten", async || {
+            read(&ours, "a").await.is_none() && read(&theirs, "a").await.is_none()
+        })
+        .await;
+        figures(&format!("forgotten after {:?}", began.elapsed()));
+        assert!(began.elapsed() < SECOND * 3 / 2, "{:?}", began.elapsed());
+    }
+}
+
+/// For how long after a change the old value is given.
+pub(super) async fn staleness(ours: &Cache<u64>, theirs: &Cache<u64>, value: u64) -> Duration {
+    theirs.set("a", &value).await.expect("stored");
+    let changed = now();
+    let mut last = changed;
+    while changed.elapsed() < SECOND * 4 {
+        let asked = now();
+        match read(ours, "a").await {
+            Some(old) if old != value => last = asked,
+            Some(_) => break,
+            // Nothing can be read: that is not stale.
+            None => {}
+        }
+        tokio::task::yield_now().await;
+    }
+    last - changed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_near_is_not_given_for_longer_than_is_promised() {
+    let Scene { server: _server, proxy, caches, truth } = scene().await;
+    let (ours, theirs) = (near(&caches), near(&truth));
+    let mut value = 0;
+    let kept = async |value: u64| {
+        theirs.set("a", &value).await.expect("stored");
+        kept(&ours, "a", value).await;
+    };
+    let mut next = || {
+        value += 1;
+        value
+    };
+    let mut usual = Vec::new();
+    for _ in 0..100 {
+        kept(next()).await;
+        usual.push(staleness(&ours, &theirs, next()).await);
+    }
+    usual.sort_unstable();
+    for fault in ["cut", "half-open", "delayed by 2 s"] {
+        kept(next()).await;
+        match fault {
+            "cut" => proxy.cut_all(),
+            "half-open" => proxy.black_hole(true),
+            _ => proxy.delay_replies(SECOND * 2),
+        }
+        let stale = staleness(&ours, &theirs, next()).await;
+        proxy.black_hole(false);
+        proxy.delay_replies(Duration::ZERO);
+        figures(&format!("{fault}: the old value is given for {stale:?}"));
+        assert!(stale <= Caches::STALENESS, "{fault}: {stale:?}");
+    }
+    let at = |part: usize| usual[(usual.len() - 1) * part / 100];
+    figures(&format!("staleness p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100)));
+    assert!(at(100) <= Caches::STALENESS, "{usual:?}");
+    kept(next()).await;
+}
+
+#[tokio::test]
+async fn a_first_look_that_is_given_up_leaves_one_listener_and_holds_nobody_up() {
+    let Scene { server, proxy, caches, .. } = scene().await;
+    let ours = near(&caches);
+    proxy.delay_replies(SECOND / 2);
+    let began = now();
+    for _ in 0..5 {
+        let _ = tokio::time::timeout(SECOND / 10, ours.get("a")).await;
+    }
+    proxy.delay_replies(Duration::ZERO);
+    eventually(SOON, "it is read", async || ours.get("a").await.is_ok()).await;
+    assert!(began.elapsed() < SOON);
+    eventually(SOON, "one link tracks", async || {
+        let list = server.command(&["CLIENT", "LIST"]).await.expect("an answer");
+        let list = list.as_str().expect("a text");
+        let of = |line: &&str| {
+            line.split(' ').any(|field| field.starts_with("flags=") && field.contains('B'))
+        };
+        list.lines().filter(of).count() == 1
+    })
+    .await;
+}
