@@ -1,12 +1,12 @@
 //! One load per fleet: while its holder lives, when it dies, and when it only seemed dead.
 
 use super::{
-    SECOND, SOON, background, build, figures, long, member::LEASE, now, over, percentile,
-    processes::Process, read,
+    SECOND, SOON, Scene, background, build, figures, long, member::LEASE, now, over, percentile,
+    processes::Process, read, scene, sha,
 };
 use crate::topology::{config, server};
 use coordinator_cache::Cache;
-use coordinator_harness::eventually;
+use coordinator_harness::{Rule, eventually};
 use std::{
     collections::HashSet,
     sync::{
@@ -217,4 +217,54 @@ async fn waiters_are_woken_as_soon_as_a_load_ends() {
     // Beside other tests some rounds take as long as those like.
     let bound = if long() { at[1] } else { at[0] };
     assert!(bound < Duration::from_millis(5), "{times:?}");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_load_asks_for_nothing_meanwhile() {
+    let Scene { server, proxy, caches, truth } = scene().await;
+    super::warm(&server).await;
+    // A renewal, at a third of the lease, wakes whoever waits.
+    let holder = build(truth.cache("n").with_lease(SECOND * 30));
+    let waiter = build(caches.cache("n"));
+    // Whatever is asked once is asked before.
+    handed_over(&holder, &waiter, 0).await;
+    let of_the_key = proxy.rule(Rule::containing("cold"));
+    let claims = proxy.rule(Rule::script(sha("cache.claim")));
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, wait) = (begun.clone(), go_on.clone());
+    let load = holder.get_or_load("cold", move |_| async move {
+        told.notify_one();
+        wait.notified().await;
+        Ok::<u64, String>(1)
+    });
+    let (_, second) = futures::join!(load, async {
+        begun.notified().await;
+        let second = waiter.get_or_load("cold", |_| async { Err::<u64, _>("it waits") });
+        let watch = async {
+            eventually(SOON, "it waits", async || waiter.stats().waits > 1).await;
+            let asked = of_the_key.hits();
+            let other = proxy.rule(Rule::matching(|args| {
+                // Each second it is asked whether changes are heard of, and links are alive.
+                let is_asked = |arg: &bytes::Bytes| {
+                    let arg = arg.escape_ascii().to_string();
+                    arg.contains(":mark") || arg.contains(":ears")
+                };
+                !["CLIENT", "PING"].iter().any(|name| args[0].eq_ignore_ascii_case(name.as_bytes()))
+                    && !args.iter().any(is_asked)
+            }));
+            tokio::time::sleep(SECOND * 3).await;
+            figures(&format!(
+                "asked for the key before the wait {asked}, in 3 s of it {}, and {} else",
+                of_the_key.hits() - asked,
+                other.hits()
+            ));
+            assert_eq!((of_the_key.hits() - asked, other.hits()), (0, 0));
+            go_on.notify_one();
+        };
+        futures::join!(second, watch).0
+    });
+    assert_eq!(*second.expect("it is given"), 1);
+    figures(&format!("{} in all, {} of them claims", of_the_key.hits(), claims.hits()));
+    // A look, a claim that is told to wait, and one that is given the value.
+    assert_eq!((of_the_key.hits(), claims.hits()), (3, 2));
 }
