@@ -1,5 +1,7 @@
 //! Caches: what they promise, on every backend, through the public API.
 
+mod globs;
+
 use crate::topology::Servers;
 use coordinator_cache::{
     Cache, CacheBuilder, Caches, Compression, Entry, Hearing, Invalidated, LoadError, Lookup, Near,
@@ -7,6 +9,10 @@ use coordinator_cache::{
 use coordinator_core::{ErrorKind, clock::ManualClock, redis::Connection};
 use coordinator_harness::eventually;
 use futures::future::join_all;
+use globs::{
+    namespaces_and_tags_are_ended_alone_whatever_they_hold,
+    patterns_mean_what_they_say_whatever_keys_hold,
+};
 use std::{
     collections::HashMap,
     sync::{
@@ -95,6 +101,8 @@ on_every_backend! {
     a_near_cache_hears_of_the_changes_of_others
     a_loader_says_how_its_value_is_kept
     patterns_end_what_they_match_and_nothing_else
+    patterns_mean_what_they_say_whatever_keys_hold
+    namespaces_and_tags_are_ended_alone_whatever_they_hold
     several_keys_are_read_stored_loaded_and_ended_at_once
     values_of_another_shape_are_misses
     long_values_are_compressed_and_come_back
