@@ -1,8 +1,12 @@
 //! What is kept near, and for how long it may be older than what is shared.
 
-use super::{SECOND, SOON, Scene, figures, kept, near, now, read, scene};
-use coordinator_cache::{Cache, Caches};
-use coordinator_harness::eventually;
+use super::{
+    SECOND, SOON, Scene, background, figures, kept, near, now, over, read, scene, sha, warm,
+};
+use crate::topology::{config, server};
+use coordinator_cache::{Cache, Caches, Entry, Invalidated};
+use coordinator_core::redis::Connection;
+use coordinator_harness::{Proxy, Rule, eventually};
 use std::time::Duration;
 
 #[tokio::test]
@@ -103,4 +107,56 @@ async fn a_first_look_that_is_given_up_leaves_one_listener_and_holds_nobody_up()
         list.lines().filter(of).count() == 1
     })
     .await;
+}
+
+/// Waits until whatever was told before this is heard: nothing is read, as an answer to it may be
+/// held up.
+async fn hears(ours: &Cache<u64>, theirs: &Cache<u64>) {
+    theirs.set("told", &1).await.expect("stored");
+    eventually(SOON, "it is heard", async || {
+        tokio::time::timeout(SECOND / 50, ours.get("told")).await.is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_read_before_a_change_and_comes_after_it_is_not_kept() {
+    let server = server().await;
+    warm(&server).await;
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    // An answer that is held is waited for.
+    let patient = config(&proxy.url()).with_command_timeout(SOON);
+    let truth = over(&server.url(), patient.keyspace().prefix()).await;
+    let caches = Caches::redis(&Connection::connect(patient).await.expect("a connection"));
+    let (ours, theirs) = (near(&caches), near(&truth));
+    theirs.set("told", &0).await.expect("stored");
+    for of_the_tag in [false, true] {
+        let entry = if of_the_tag { Entry::new().tags(["t"]) } else { Entry::new() };
+        theirs.set_with("a", &1, entry).await.expect("stored");
+        kept(&ours, "told", u64::from(of_the_tag)).await;
+        // The answer is held, be it the value's or that of its tag's version.
+        let held = proxy.rule(if of_the_tag {
+            Rule::script(sha("cache.fetch")).on_reply().nth(1).hold()
+        } else {
+            let is_read =
+                |args: &[bytes::Bytes]| args[0] == "GET" && args[1].ends_with(b":val:n:a");
+            Rule::matching(is_read).on_reply().nth(1).hold()
+        });
+        let asking = ours.clone();
+        let read = background(async move { asking.get("a").await });
+        held.wait_hit().await;
+        if of_the_tag {
+            let ended = truth.invalidate_tag("t").await.expect("an answer");
+            assert_eq!(ended, Invalidated::Done(1));
+        } else {
+            theirs.set("a", &2).await.expect("stored");
+        }
+        hears(&ours, &theirs).await;
+        held.remove();
+        let hit = read.await.expect("no panic").expect("an answer");
+        assert_eq!(hit.map(|hit| *hit), Some(1), "it was asked for before");
+        let found = ours.get("a").await.expect("an answer").map(|hit| *hit);
+        assert_eq!(found, (!of_the_tag).then_some(2), "of the tag: {of_the_tag}");
+        theirs.delete("a").await.expect("an answer");
+    }
 }

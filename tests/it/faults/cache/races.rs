@@ -16,18 +16,26 @@ use tokio::sync::Notify;
 #[derive(Default)]
 struct Row(AtomicU64);
 
-/// One load of a row against one change of it, which may come at any moment; whether some instance
-/// gives the old value in the end.
+/// Some round trips, and turns of the scheduler: what races takes one or two of them.
+async fn passes(cache: &Cache<u64>, turns: u32, trips: u32) {
+    for _ in 0..trips {
+        assert_eq!(read(cache, "nothing").await, None);
+    }
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Two loads or reads of a row against one change of it, which may come at any moment; whether some
+/// instance gives the old value in the end.
 async fn race(instances: &[Cache<u64>], naive: bool, round: u64, pause: u32) -> bool {
     let (row, key) = (Arc::new(Row::default()), round.to_string());
     let some = usize::try_from(round).expect("few");
     let load = async |cache: &Cache<u64>| {
-        let row = row.clone();
+        let (row, through) = (row.clone(), cache.clone());
         let loader = move || async move {
             let value = row.0.load(Ordering::SeqCst);
-            for _ in 0..pause % 5 {
-                tokio::task::yield_now().await;
-            }
+            passes(&through, pause % 5, pause / 5 % 3).await;
             value
         };
         if naive {
@@ -41,11 +49,9 @@ async fn race(instances: &[Cache<u64>], naive: bool, round: u64, pause: u32) -> 
         }
     };
     let change = async {
-        for _ in 0..pause % 7 {
-            tokio::task::yield_now().await;
-        }
-        row.0.store(1, Ordering::SeqCst);
         let changed = &instances[some % instances.len()];
+        passes(changed, pause % 7, pause / 15 % 4).await;
+        row.0.store(1, Ordering::SeqCst);
         let done = changed.invalidate(&key).await.expect("an answer");
         assert!(matches!(done, Invalidated::Done(_)), "{done:?}");
         if !naive {
@@ -57,6 +63,10 @@ async fn race(instances: &[Cache<u64>], naive: bool, round: u64, pause: u32) -> 
         }
     };
     let (first, second) = (&instances[(some + 1) % 3], &instances[(some + 2) % 3]);
+    if !naive && round % 2 == 1 {
+        // It is there: both read it, to keep it near, while it is ended.
+        load(&instances[some % 3]).await;
+    }
     futures::join!(load(first), load(second), change);
     // Whoever reads now fills his near cache, for good if a change went unheard.
     join_all(instances.iter().map(|cache| read(cache, &key))).await;
