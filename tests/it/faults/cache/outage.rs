@@ -207,8 +207,9 @@ async fn with_memory_full_values_are_read_loaded_and_ended_and_none_stored() {
         assert!(took < SECOND, "{took:?}");
     }
     assert_eq!(loaded(&ours, "old", Err("away")).await, Some(3), "the stale value stands in");
-    let expired = ours.expire("a").await;
-    figures(&format!("expire with memory full: {expired:?}"));
+    let refused = ours.expire("a").await.expect_err("it would write");
+    assert_eq!(refused.kind(), ErrorKind::Rejected, "{}", refused.chain());
+    assert_eq!(read(&ours, "a").await, Some(1), "and it stays as it is");
     assert_eq!(theirs.invalidate("a").await.expect("an answer"), Invalidated::Done(1));
     assert_eq!(truth.invalidate_tag("t").await.expect("an answer"), Invalidated::Done(1));
     assert_eq!((read(&ours, "a").await, read(&ours, "tagged").await), (None, None));
