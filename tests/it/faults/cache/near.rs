@@ -53,7 +53,7 @@ async fn what_is_kept_near_is_not_given_for_longer_than_is_promised() {
     let Scene { server: _server, proxy, caches, truth } = scene().await;
     let (ours, theirs) = (near(&caches), near(&truth));
     let mut value = 0;
-    let kept = async |value: u64| {
+    let stored = async |value: u64| {
         theirs.set("a", &value).await.expect("stored");
         kept(&ours, "a", value).await;
     };
@@ -63,27 +63,30 @@ async fn what_is_kept_near_is_not_given_for_longer_than_is_promised() {
     };
     let mut usual = Vec::new();
     for _ in 0..100 {
-        kept(next()).await;
+        stored(next()).await;
         usual.push(staleness(&ours, &theirs, next()).await);
     }
     usual.sort_unstable();
     for fault in ["cut", "half-open", "delayed by 2 s"] {
-        kept(next()).await;
+        stored(next()).await;
         match fault {
             "cut" => proxy.cut_all(),
             "half-open" => proxy.black_hole(true),
             _ => proxy.delay_replies(SECOND * 2),
         }
-        let stale = staleness(&ours, &theirs, next()).await;
+        let value = next();
+        let stale = staleness(&ours, &theirs, value).await;
         proxy.black_hole(false);
         proxy.delay_replies(Duration::ZERO);
         figures(&format!("{fault}: the old value is given for {stale:?}"));
         assert!(stale <= Caches::STALENESS, "{fault}: {stale:?}");
+        // Nor does the old one come back when all is well.
+        kept(&ours, "a", value).await;
     }
     let at = |part: usize| usual[(usual.len() - 1) * part / 100];
     figures(&format!("staleness p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100)));
     assert!(at(100) <= Caches::STALENESS, "{usual:?}");
-    kept(next()).await;
+    stored(next()).await;
 }
 
 #[tokio::test]
