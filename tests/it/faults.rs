@@ -9,6 +9,7 @@ mod events;
 mod failover;
 mod limits;
 mod outage;
+mod processes;
 mod queue;
 mod refusals;
 mod replies;

@@ -38,7 +38,7 @@ const SEED: &str = "SEED";
 /// What tests that play random runs read the length of the suite from, and what to show of them.
 /// They run apart: they take the whole machine, and other tests have bounds in time.
 const LONG: &str = "COORDINATOR_LONG";
-/// Each by its package and target, and by what stands in its name.
+/// Each by its package and target, and by what stands in its name, with flags of libtest's.
 const LONG_RUNS: &[(&[&str], &str)] = &[
     (&["--package", "coordinator-tests", "--test", "it"], "owners_in_"),
     (&["--package", "coordinator-ratelimit", "--lib"], "tests::oracle::"),
@@ -47,6 +47,11 @@ const LONG_RUNS: &[(&[&str], &str)] = &[
     (&["--release", "--package", "coordinator-web", "--test", "sse"], "many::"),
     // Nor how many events a second get through.
     (&["--release", "--package", "coordinator-tests", "--test", "it"], "faults::events::"),
+    // Nor how soon a waiter is woken, which is asked of one test at a time.
+    (
+        &["--release", "--package", "coordinator-tests", "--test", "it"],
+        "faults::cache:: --test-threads=1",
+    ),
 ];
 /// What needs a browser, which nothing else asks for.
 const BROWSER: &[&str] =
@@ -71,7 +76,8 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         println!("\n== the long runs");
         let apart = Args { filter: Vec::new(), ..args.clone() };
         for (target, name) in LONG_RUNS {
-            let long = cargo_test(&apart, target, &[name, "--nocapture"], |command| {
+            let flags: Vec<_> = name.split(' ').chain(["--nocapture"]).collect();
+            let long = cargo_test(&apart, target, &flags, |command| {
                 command.env(LONG, "1");
             })?;
             let (sum, seconds) = (long.tally.total(), long.took.as_secs_f64());

@@ -342,7 +342,7 @@ where
         Ok(loaded?.map(hit))
     }
 
-    /// Renews a lease until it is lost; never ends.
+    /// Renews a lease, at a third of its time, until it is lost; never ends.
     ///
     /// Whoever ends the key ends the lease. Who comes after that must not be given what this load
     /// brings, so it is looked whenever the lease changes, and each second in any case.
@@ -354,10 +354,11 @@ where
             self.flights.detach(key.key.as_str());
             return pending().await;
         };
-        let pause = (self.options.lease / 3).min(CANARY);
+        let third = self.options.lease / 3;
         let waiter = self.shared.watch.wait_for(key);
         let mut held = Ok(true);
         let mut sure = backend.clock().now();
+        let mut due = sure + third;
         loop {
             let mut woken = pin!(waiter.woken());
             woken.as_mut().enable();
@@ -376,9 +377,16 @@ where
                 self.flights.detach(key.key.as_str());
                 return pending().await;
             }
+            let pause = due.saturating_since(backend.clock().now()).min(CANARY);
             held = match select(woken, backend.clock().sleep(pause)).await {
-                Either::Left(_) => Ok(true),
-                Either::Right(_) => backend.renew(key, token, ms(self.options.lease)).await,
+                Either::Right(_) if backend.clock().now() >= due => {
+                    // No more often: whoever waits for this load is woken by it, in vain.
+                    let renewed = backend.renew(key, token, ms(self.options.lease)).await;
+                    let pause = if renewed.is_ok() { third } else { third.min(CANARY) };
+                    due = backend.clock().now() + pause;
+                    renewed
+                }
+                _ => Ok(true),
             };
         }
     }

@@ -49,6 +49,7 @@ pub use builder::Builder;
 pub use clock::Clock;
 pub use cluster::{Cluster, Move};
 pub use frozen::FrozenServer;
+pub use process::{is_stopped, signal};
 pub use proxy::{Proxy, Rule, RuleHandle};
 pub use resp::{Connection, Resp};
 pub use sentinel::Sentinel;

@@ -64,8 +64,11 @@ fn spawner() -> &'static Sender<Order> {
     })
 }
 
-/// Sends `STOP` or `CONT` and waits until the kernel has done so.
-pub(crate) fn signal(pid: u32, name: &str) -> Result<()> {
+/// Sends `STOP` or `CONT` to a process of one's own, and waits until the kernel has done so.
+///
+/// # Errors
+/// If there is no such process, or it does not react.
+pub fn signal(pid: u32, name: &str) -> Result<()> {
     let status = Command::new("sh")
         .args(["-c", r#"kill -"$1" "$2""#, "sh", name, &pid.to_string()])
         .status()
@@ -78,6 +81,12 @@ pub(crate) fn signal(pid: u32, name: &str) -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     bail!("process {pid} did not react to SIG{name}")
+}
+
+/// Whether a process is stopped, by whatever signal.
+#[must_use]
+pub fn is_stopped(pid: u32) -> bool {
+    state(pid) == Some('T')
 }
 
 /// The kernel's letter for the state of a process: `T` is stopped, `Z` dead but not reaped.

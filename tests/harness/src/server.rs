@@ -291,6 +291,23 @@ impl RedisServer {
         calls.map_or(0, |calls| calls.parse().expect("calls are a number"))
     }
 
+    /// How many commands the server has executed since it started, those of scripts included, and
+    /// `INFO` not.
+    ///
+    /// # Panics
+    /// If the server does not answer: a count that is not known must not pass for 0.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn calls(&self) -> u64 {
+        let info = self.command(&["INFO", "commandstats"]).await;
+        let info = info.and_then(Resp::ok).expect("INFO is answered by a running server");
+        let lines = info.as_str().expect("INFO is text").lines();
+        let others = lines.filter(|line| !line.starts_with("cmdstat_info:"));
+        let calls = others.filter_map(|line| line.split_once(":calls=")?.1.split(',').next());
+        calls.map(|calls| calls.parse::<u64>().expect("calls are a number")).sum()
+    }
+
     /// The channels that somebody listens to here, sharded ones and others.
     ///
     /// # Errors

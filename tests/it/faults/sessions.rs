@@ -7,7 +7,6 @@ mod corrupt;
 mod drops;
 mod files;
 mod moves;
-mod processes;
 mod reapers;
 mod restarts;
 mod revival;
@@ -15,7 +14,7 @@ mod secrets;
 mod slots;
 mod writers;
 
-use super::{SECOND, background, config, figures, now};
+use super::{SECOND, background, config, figures, now, processes};
 use crate::topology::{builder, server};
 use coordinator_core::{
     clock::{Clock, SystemClock},
@@ -67,6 +66,18 @@ async fn scene() -> Scene {
 fn sha(step: &str) -> &'static str {
     let script = SCRIPTS.iter().find(|script| script.name() == step);
     script.expect("a script of that name").hash()
+}
+
+/// A process of this part.
+pub(super) async fn serve(role: &str, given: processes::Given) {
+    match role {
+        "racer" | "naive racer" => revival::serve(given, role == "naive racer").await,
+        "writer" | "naive writer" => writers::serve(given, role == "naive writer").await,
+        "reaper" => reapers::serve(given).await,
+        "file" => files::serve(given).await,
+        "busy" => secrets::serve(given).await,
+        _ => panic!("nobody is a {role}"),
+    }
 }
 
 async fn created(sessions: &Sessions, new: NewSession) -> Token {

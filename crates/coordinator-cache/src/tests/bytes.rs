@@ -8,6 +8,7 @@ use crate::{
         HEAD, Limits, MAGIC, Meta, Opened, SOFT_AT, TAGS_MAX, Unreadable, expired, open, seal,
         version_of,
     },
+    payload,
 };
 use bytes::Bytes;
 use coordinator_core::{ErrorKind, codec::Codec};
@@ -104,42 +105,114 @@ fn a_version_is_read_where_nothing_else_can_be() {
     assert_eq!(stale.meta, Meta { soft_ms: 0, ..meta(9) });
 }
 
+/// Good values of several kinds.
+async fn good() -> Vec<Vec<u8>> {
+    let (payload, compressed) =
+        Compression::zstd().pack(b"abcdefgh".repeat(500).into()).await.expect("packed");
+    assert!(compressed);
+    let text = rmp_serde::to_vec("night shift").expect("encoded");
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short");
+    let packs = Meta { compressed, raw_len: 4000, codec: Codec::MessagePack, ..meta(5) };
+    let plain = Meta { raw_len: length(&text), codec: Codec::MessagePack, ..tagged() };
+    let json = Meta { raw_len: 13, codec: Codec::Json, ..tagged() };
+    let none = Meta { negative: true, raw_len: 0, ..meta(6) };
+    [
+        seal(&packs, &payload),
+        seal(&Meta { tags: tagged().tags, ..packs.clone() }, &payload),
+        seal(&plain, &text),
+        seal(&json, b"\"night shift\""),
+        seal(&none, b""),
+    ]
+    .map(|sealed| sealed.expect("sealed").to_vec())
+    .to_vec()
+}
+
+/// What a broken store, or somebody who means harm, might make of good values.
+fn spoilt(good: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
+    let mut stored = good[random.random_range(0..good.len())].clone();
+    match random.random_range(0..8) {
+        0 => stored.truncate(random.random_range(0..stored.len())),
+        1 => {
+            // A head by chance, of which some would be a good one.
+            let length = random.random_range(HEAD..200);
+            stored = vec![0; length];
+            random.fill_bytes(&mut stored);
+            stored[..2].copy_from_slice(&[MAGIC, 1]);
+            stored[2] = [1, 2, 3, 0x11, stored[2]][random.random_range(0..5)];
+            stored[3] = random.random_range(0..9);
+            stored[4..8].copy_from_slice(&LIMITS.schema.to_le_bytes());
+            let most = u32::try_from(LIMITS.most + 2).expect("short");
+            let raw = if stored[2] & 0x10 == 0 && random.random_bool(0.5) {
+                u32::try_from(length - HEAD).expect("short")
+            } else {
+                random.random_range(0..most)
+            };
+            stored[36..40].copy_from_slice(&raw.to_le_bytes());
+        }
+        2 => {
+            // The beginning of one and the end of another.
+            let other = &good[random.random_range(0..good.len())];
+            stored.truncate(random.random_range(0..=stored.len()));
+            stored.extend(&other[random.random_range(0..other.len())..]);
+        }
+        3 => {
+            let (at, more) = (random.random_range(0..stored.len()), random.random_range(1..64));
+            let mut middle = vec![0; more];
+            random.fill_bytes(&mut middle);
+            stored.splice(at..at, middle);
+        }
+        4 => {
+            let at = random.random_range(0..stored.len());
+            let end = random.random_range(at..=stored.len());
+            stored.drain(at..end);
+        }
+        _ => {}
+    }
+    for _ in 0..random.random_range(0..4) {
+        if !stored.is_empty() {
+            let at = random.random_range(0..stored.len());
+            stored[at] = if random.random_bool(0.5) {
+                stored[at] ^ 1 << random.random_range(0..8)
+            } else {
+                random.random()
+            };
+        }
+    }
+    stored
+}
+
 #[tokio::test]
 async fn no_bytes_do_more_than_be_a_miss() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let (payload, compressed) =
-        Compression::zstd().pack(b"abcdefgh".repeat(500).into()).await.expect("packed");
-    assert!(compressed);
-    let meta = Meta { compressed, raw_len: 4000, ..tagged() };
-    let good = seal(&meta, &payload).expect("sealed").to_vec();
-    let (mut opened, mut unpacked) = (0, 0);
-    for _ in 0..50_000 {
-        let mut stored = good.clone();
-        for _ in 0..random.random_range(0..4) {
-            let at = random.random_range(0..stored.len());
-            stored[at] = random.random();
-        }
-        match random.random_range(0..6) {
-            0 => stored.truncate(random.random_range(HEAD..stored.len())),
-            1 => {
-                stored = vec![0; random.random_range(HEAD..200)];
-                random.fill_bytes(&mut stored);
-                stored[..2].copy_from_slice(&[MAGIC, 1]);
-            }
-            _ => {}
-        }
+    let good = good().await;
+    let (mut opened, mut unpacked, mut decoded) = (0, 0, 0);
+    for _ in 0..100_000 {
+        let stored = spoilt(&good, &mut random);
         // Forged half of the time: a checksum keeps nobody out who means it.
-        let stored = if random.random_bool(0.5) { forged(stored) } else { stored.into() };
+        let forge = stored.len() >= HEAD && random.random_bool(0.5);
+        // The soft expiry may change.
+        let same = |good: &Vec<u8>| {
+            good.len() == stored.len()
+                && (&good[..SOFT_AT], &good[SOFT_AT + 8..])
+                    == (&stored[..SOFT_AT], &stored[SOFT_AT + 8..])
+        };
+        let is_good = good.iter().any(same);
+        let stored = if forge { forged(stored) } else { stored.into() };
+        assert_eq!(version_of(&stored).is_some(), stored.len() >= HEAD && stored[0] == MAGIC);
         let Ok(value) = open(&stored, LIMITS) else { continue };
         opened += 1;
+        assert!(forge || is_good, "SEED={seed}: past the checksum by chance");
         assert!(value.meta.raw_len as usize <= LIMITS.most, "SEED={seed}");
-        if let Ok(raw) = unpack(&value).await {
-            assert_eq!(raw.len(), value.meta.raw_len as usize, "SEED={seed}");
-            unpacked += 1;
-        }
+        assert!(value.meta.tags.len() <= TAGS_MAX, "SEED={seed}");
+        let Ok(raw) = unpack(&value).await else { continue };
+        assert_eq!(raw.len(), value.meta.raw_len as usize, "SEED={seed}");
+        unpacked += 1;
+        // Whatever it says, it is a text or an error.
+        decoded += u32::from(payload::decode::<String>(value.meta.codec, &raw).is_ok());
+        let _ = payload::decode::<Vec<(u64, Option<String>)>>(value.meta.codec, &raw);
     }
-    assert!(opened > 1000 && unpacked > 500, "SEED={seed}: {opened} {unpacked}");
+    assert!(opened > 5000 && unpacked > 2000 && decoded > 500, "SEED={seed}: {opened} {unpacked}");
 }
 
 fn packed(payload: &[u8], length: usize) -> Opened {

@@ -97,7 +97,7 @@ async fn what_was_acknowledged_survives_a_killed_writer() {
     let mut random = StdRng::seed_from_u64(seed());
     let mut known = HashMap::new();
     for _ in 0..kills {
-        let mut writer = Process::start("file", path, "-").await;
+        let mut writer = Process::start("sessions file", path, "-").await;
         let at_least = random.random_range(20..60);
         for _ in 0..at_least {
             note(&mut known, &writer.answer().await.expect("it writes"));

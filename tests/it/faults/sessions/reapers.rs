@@ -73,7 +73,7 @@ async fn kill(reapers: &mut Vec<Process>, url: &str, prefix: &str, until: Durati
         tokio::time::sleep(PERIOD).await;
         let mut victim = reapers.remove(0);
         victim.kill().await;
-        reapers.push(Process::start("reaper", url, prefix).await);
+        reapers.push(Process::start("sessions reaper", url, prefix).await);
         killed += 1;
     }
     killed
@@ -111,7 +111,7 @@ async fn each_session_that_expires_is_told_of_once_by_eight_reapers() {
     let throttle = Duration::from_millis(1);
     let sessions = Sessions::redis(&connection).with_reaping(None).with_touch_throttle(throttle);
     let mut events = sessions.events().await.expect("they are heard");
-    let mut reapers = Process::several(REAPERS, "reaper", &server.url(), &prefix).await;
+    let mut reapers = Process::several(REAPERS, "sessions reaper", &server.url(), &prefix).await;
     let mut mortals = Vec::new();
     while mortals.len() < of {
         let some = mortals.len()..of.min(mortals.len() + 50);

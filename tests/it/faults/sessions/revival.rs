@@ -249,7 +249,8 @@ async fn race(role: &str, rounds: usize) -> Tally {
         "racer" => Racer::Sessions(Sessions::redis(&connection).with_reaping(None)),
         _ => Racer::Naive(connection),
     };
-    let mut racers = Process::several(RACERS, role, &server.url(), &prefix).await;
+    let mut racers =
+        Process::several(RACERS, &format!("sessions {role}"), &server.url(), &prefix).await;
     let mut tally = Tally::default();
     let mut every = Vec::new();
     while tally.rounds < rounds {

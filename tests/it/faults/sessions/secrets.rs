@@ -230,7 +230,7 @@ async fn no_secret_is_sent_kept_or_logged_and_nothing_is_kept_for_ever() {
     let server = server.expect("a server");
     let prefix = config(&server.url()).keyspace().prefix().to_owned();
     let (shown, watching) = monitor(&server).await;
-    let mut process = Process::start("busy", &server.url(), &prefix).await;
+    let mut process = Process::start("sessions busy", &server.url(), &prefix).await;
     let file = server.dir().join("trace.log");
     let told = process.ask(file.to_str().expect("UTF-8")).await;
     let (tokens, planted) = told.rsplit_once(' ').expect("tokens");

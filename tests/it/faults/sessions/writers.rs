@@ -120,7 +120,8 @@ pub(super) async fn serve(mut given: Given, naive: bool) {
 async fn play(role: &str, what: &str, stage: (&RedisServer, &str), updates: u64) -> Told {
     let (server, prefix) = stage;
     let kills = if role == "writer" { 12 } else { 0 };
-    let mut processes = Process::several(PROCESSES, role, &server.url(), prefix).await;
+    let mut processes =
+        Process::several(PROCESSES, &format!("sessions {role}"), &server.url(), prefix).await;
     let asked = processes.iter_mut().enumerate().map(|(number, process)| {
         let order = format!("{what} {number} {} {updates}", WRITERS / PROCESSES);
         async move { Told::read(&process.ask(&order).await) }

@@ -1,20 +1,24 @@
-//! Processes that work on the sessions of one server: this test binary once more, asked line by
-//! line.
+//! Processes that work on one server at once: this test binary once more, asked line by line. What
+//! each of them does stands with its tests.
 
-use super::{PATIENCE, files, reapers, revival, secrets, writers};
+use super::{SECOND, cache, sessions};
 use crate::stage::config;
 use coordinator_core::{Config, redis::Connection};
+use coordinator_harness::{eventually, is_stopped, signal};
 use coordinator_sessions::Sessions;
 use futures::future::join_all;
-use std::{io::Write as _, process::Stdio};
+use std::{io::Write as _, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-const ROLE: &str = "COORDINATOR_SESSIONS_ROLE";
-const URL: &str = "COORDINATOR_SESSIONS_URL";
-const PREFIX: &str = "COORDINATOR_SESSIONS_PREFIX";
+const ROLE: &str = "COORDINATOR_PROCESS_ROLE";
+const URL: &str = "COORDINATOR_PROCESS_URL";
+const PREFIX: &str = "COORDINATOR_PROCESS_PREFIX";
+
+/// How long one may take for an answer.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What stands before an answer: the test runner says things on the same pipe.
 const MARK: &str = "> ";
@@ -62,12 +66,32 @@ impl Process {
             }
             None
         };
-        tokio::time::timeout(PATIENCE * 10, answer).await.expect("it answers in time")
+        tokio::time::timeout(PATIENCE, answer).await.expect("it answers in time")
     }
 
     pub(super) async fn ask(&mut self, order: &str) -> String {
         self.tell(order).await;
         self.answer().await.expect("it failed, see above")
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id().expect("it is not reaped")
+    }
+
+    /// Stops it with SIGSTOP.
+    pub(super) fn pause(&self) {
+        signal(self.pid(), "STOP").expect("a signal");
+    }
+
+    /// Lets it run again.
+    pub(super) fn resume(&self) {
+        signal(self.pid(), "CONT").expect("a signal");
+    }
+
+    /// Waits until it has stopped itself.
+    pub(super) async fn stopped(&self) {
+        let pid = self.pid();
+        eventually(SECOND * 20, "it stops itself", async || is_stopped(pid)).await;
     }
 
     /// Ends it with SIGKILL in the midst of its work.
@@ -123,12 +147,9 @@ async fn one_of_them() {
     let var = |name| std::env::var(name).expect("it is set with the role");
     let input = BufReader::new(tokio::io::stdin()).lines();
     let given = Given { url: var(URL), prefix: var(PREFIX), input };
-    match role.as_str() {
-        "racer" | "naive racer" => revival::serve(given, role == "naive racer").await,
-        "writer" | "naive writer" => writers::serve(given, role == "naive writer").await,
-        "reaper" => reapers::serve(given).await,
-        "file" => files::serve(given).await,
-        "busy" => secrets::serve(given).await,
+    match role.split_once(' ') {
+        Some(("cache", role)) => cache::serve(role, given).await,
+        Some(("sessions", role)) => sessions::serve(role, given).await,
         _ => panic!("nobody is a {role}"),
     }
 }
