@@ -1,6 +1,7 @@
 //! The adapter over Redis and Valkey: keys, and one static script per step.
 
 mod feed;
+mod time;
 
 use crate::{
     backend::{
@@ -11,15 +12,13 @@ use crate::{
 use bytes::Bytes;
 use coordinator_core::{
     BoxFuture, Error, Result,
-    clock::{Clock, Instant},
+    clock::Clock,
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Script},
 };
 use futures::future::{join_all, try_join_all};
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use time::ServerTime;
 
 macro_rules! telling {
     ($($file:literal),*) => {
@@ -72,9 +71,6 @@ pub static SCRIPTS: &[&Script] = &[
     &TELL_TIME,
 ];
 
-/// For how long the server's time is taken for known, in ms.
-const LEARN_MS: u64 = 60_000;
-
 /// How many keys a script is given at most, those beside them not counted.
 const BATCH: usize = 256;
 /// After how many bytes of values a script is given no more.
@@ -91,11 +87,7 @@ pub(crate) struct Redis {
     shards: Vec<Shard>,
     /// How all keys of this part begin.
     base: Arc<str>,
-    /// By how much the server's clock is ahead of ours, in ms.
-    offset_ms: AtomicI64,
-    /// When that was learnt, in ms of the clock's since it was made, and one more; 0 for not yet.
-    learnt_ms: AtomicU64,
-    made: Instant,
+    time: ServerTime,
 }
 
 impl Redis {
@@ -107,9 +99,7 @@ impl Redis {
             base: first.strip_suffix("0}:").unwrap_or(&first).into(),
             shards,
             connection: connection.clone(),
-            offset_ms: AtomicI64::new(0),
-            learnt_ms: AtomicU64::new(0),
-            made: connection.clock().now(),
+            time: ServerTime::new(connection.clock().clone()),
         }
     }
 
@@ -153,22 +143,11 @@ impl Redis {
         keys: Vec<String>,
         args: Vec<Arg>,
     ) -> Result<(i64, Fields)> {
-        let before = self.local_ms();
+        let asked = self.time.asked();
         let mut fields = self.fields(script, keys, args).await?;
         let (answer, now) = (fields.int()?, fields.int()?);
-        // It was read somewhere in between.
-        self.offset_ms.store(now - i64::midpoint(before, self.local_ms()), Ordering::Relaxed);
-        self.learnt_ms.store(self.age_ms() + 1, Ordering::Release);
+        self.time.learn(asked, now);
         Ok((answer, fields))
-    }
-
-    fn age_ms(&self) -> u64 {
-        let age = self.connection.clock().now().saturating_since(self.made);
-        u64::try_from(age.as_millis()).unwrap_or(u64::MAX - 1)
-    }
-
-    fn local_ms(&self) -> i64 {
-        i64::try_from(self.connection.clock().unix_time().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Indices of things by what one script may reach: a shard, or anything in one keyspace where
@@ -316,8 +295,7 @@ impl Backend for Redis {
 
     fn learn(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
-            let learnt = self.learnt_ms.load(Ordering::Acquire);
-            if learnt > 0 && self.age_ms() < learnt + LEARN_MS {
+            if self.time.is_known() {
                 return Ok(());
             }
             self.timed(&TELL_TIME, vec![self.marker(0)], Vec::new()).await.map(drop)
@@ -325,8 +303,7 @@ impl Backend for Redis {
     }
 
     fn now_ms(&self) -> u64 {
-        let now = self.local_ms().saturating_add(self.offset_ms.load(Ordering::Relaxed));
-        u64::try_from(now).unwrap_or(0)
+        self.time.now_ms()
     }
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Bytes>>> {

@@ -11,7 +11,7 @@ use coordinator_core::{
     Result,
     clock::{Clock, Instant},
 };
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use std::{
     collections::HashMap,
     fmt,
@@ -308,9 +308,16 @@ async fn listen(watch: Weak<Watch>, backend: Arc<dyn Backend>) {
 async fn hear(watch: &Weak<Watch>, backend: &dyn Backend, mut feed: Box<dyn Feed>) {
     let clock = backend.clock().clone();
     let prober = feed.prober();
-    let ask = async || match &prober {
-        Some(prober) => prober.probe().await.map(|marks| (marks, true)),
-        None => by_messages(backend).await,
+    let ask = async || {
+        // Whoever finds all that he wants near asks no server for its time.
+        let learnt = select(backend.learn(), clock.sleep(CANARY / 2));
+        let heard = async {
+            match &prober {
+                Some(prober) => prober.probe().await.map(|marks| (marks, true)),
+                None => by_messages(backend).await,
+            }
+        };
+        join(learnt, heard).await.1
     };
     let mut marks: HashMap<u16, Option<Version>> = HashMap::new();
     let mut silent = 0;

@@ -1,6 +1,7 @@
 //! A backend whose wall clock the test sets to the ms.
 
 use crate::{
+    Caches,
     backend::Backend,
     embedded::{Embedded, MOST},
 };
@@ -76,8 +77,25 @@ impl Stage {
         self.now = now;
     }
 
+    /// Time passes, for the server first.
     pub(super) async fn elapse(&mut self, ms: u64) {
         self.set(self.now + i64::try_from(ms).expect("not so long") * 1000).await;
+        self.clock.advance(Duration::from_millis(ms));
+        self.set(self.now).await;
+    }
+
+    /// The server's clock is set to so much later, and nobody tells.
+    #[cfg(feature = "redis")]
+    pub(super) async fn server_is_ahead_by(&mut self, ms: i64) {
+        self.now += ms * 1000;
+        if let Some((_, server)) = &self.redis {
+            server.set_time_us(self.now).await.expect("the clock moves");
+        }
+    }
+
+    /// Caches over it.
+    pub(super) fn caches(&self) -> Caches {
+        Caches::over(self.backend.clone())
     }
 
     /// This process's clock is wrong by so much, until the time is set again.

@@ -413,17 +413,31 @@ async fn it_is_known_for_a_minute_that_somebody_hears(mut stage: Stage) {
 
 async fn the_time_is_the_backends(mut stage: Stage) {
     assert_eq!(stage.backend.now_ms(), stage.now_ms());
-    stage.wrong_by(-5000);
     set(&stage, put("a", 1)).await;
-    stage.elapse(10).await;
-    stage.wrong_by(-5000);
+    for wrong in [-5000, 3_600_000] {
+        stage.wrong_by(wrong);
+        assert_eq!(stage.backend.now_ms(), stage.now_ms(), "whoever sets our clock");
+        stage.elapse(10).await;
+        stage.wrong_by(wrong);
+        assert_eq!(stage.backend.now_ms(), stage.now_ms(), "whoever sets our clock");
+    }
+    #[cfg(feature = "redis")]
     if stage.embedded.is_none() {
+        stage.server_is_ahead_by(-5000).await;
+        set(&stage, put("a", 1)).await;
         assert_eq!(stage.backend.now_ms(), stage.now_ms(), "by set");
-        stage.wrong_by(-700);
-        claim(&stage, 1, None).await;
+        stage.server_is_ahead_by(700).await;
+        claim(&stage, 1, Some(1)).await;
         assert_eq!(stage.backend.now_ms(), stage.now_ms(), "by claim");
-        stage.wrong_by(800);
+        stage.server_is_ahead_by(800).await;
         fill(&stage, 1, 1).await;
         assert_eq!(stage.backend.now_ms(), stage.now_ms(), "by fill");
+        // Not asked for, but where this machine's clock was set: it may have slept.
+        stage.server_is_ahead_by(90).await;
+        stage.backend.learn().await.expect("an answer");
+        assert_eq!(stage.backend.now_ms(), stage.now_ms() - 90);
+        stage.wrong_by(500);
+        stage.backend.learn().await.expect("an answer");
+        assert_eq!(stage.backend.now_ms(), stage.now_ms(), "by asking");
     }
 }
