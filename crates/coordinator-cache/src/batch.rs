@@ -146,12 +146,11 @@ where
             Ok(loaded) => hits.extend(loaded),
             Err(error) => {
                 // All or none: a caller cannot tell what is missing from what is not there.
-                let covered = missing.iter().all(|(key, _)| stale.contains_key(key.key.as_str()));
-                if !covered {
-                    return Err(error);
+                for (key, _) in &missing {
+                    let hit = core.in_grace(stale.remove(key.key.as_str()));
+                    let Some(hit) = hit else { return Err(error) };
+                    hits.insert(key.key.as_str().to_owned(), core.give(hit));
                 }
-                core.counts.stale();
-                hits.extend(stale);
             }
         }
         Ok(hits)
@@ -318,10 +317,7 @@ where
         Ok(loaded?
             .into_iter()
             .filter(|(name, _)| wanted(name))
-            .map(|(name, value)| {
-                let value = Arc::new(value);
-                (name, Hit { value, stale: false, loaded_ms, version: None })
-            })
+            .map(|(name, value)| (name, Hit::loaded(value, loaded_ms)))
             .collect())
     }
 }

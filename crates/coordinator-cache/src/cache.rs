@@ -68,7 +68,8 @@ impl<T> Clone for Slot<T> {
 impl<T> Slot<T> {
     pub(crate) fn hit(&self, stale: bool) -> Option<Hit<T>> {
         let value = self.value.clone()?;
-        Some(Hit { value, stale, loaded_ms: self.loaded_ms, version: Some(self.version) })
+        let Self { soft_ms, hard_ms, loaded_ms, version, .. } = *self;
+        Some(Hit { value, stale, soft_ms, hard_ms, loaded_ms, version: Some(version) })
     }
 }
 
@@ -240,8 +241,7 @@ where
                 ticket.keep(slot.clone());
             }
             Ok(Look::Fresh(slot))
-        } else if slot.value.is_some() {
-            // It is there, so its grace is not over.
+        } else if slot.value.is_some() && now < slot.hard_ms {
             Ok(Look::Stale(slot))
         } else {
             Ok(Look::Dead(Some(slot.version)))
@@ -255,10 +255,10 @@ where
             Limits { schema: self.options.schema, most: self.options.compression.max_value() };
         let opened = envelope::open(bytes, limits).map_err(unreadable)?;
         let raw = compress::unpack(&opened).await.map_err(unreadable)?;
-        let Meta { version, soft_ms, loaded_ms, load_us, tags, negative, codec, .. } = opened.meta;
+        let Meta { version, hard_ms, loaded_ms, load_us, tags, negative, codec, .. } = opened.meta;
+        let soft_ms = opened.meta.soft_ms.min(hard_ms);
         let value = if negative { None } else { Some(Arc::new(payload::decode(codec, &raw)?)) };
         let near_ms = self.shared.backend.now_ms().saturating_add(ms(self.options.near_ttl));
-        let hard_ms = soft_ms.saturating_add(ms(self.options.stale));
         let tags = tags.into();
         Ok(Slot { value, version, soft_ms, hard_ms, near_ms, loaded_ms, load_us, tags })
     }
@@ -320,7 +320,7 @@ where
         } else {
             draft.ttl
         };
-        let ttl_ms = ms(ttl).max(1);
+        let (ttl_ms, stale_ms) = (ms(ttl).max(1), ms(draft.stale));
         let codec = self.options.codec;
         let raw = match draft.value {
             Some(value) => payload::encode(codec, value)?,
@@ -328,6 +328,7 @@ where
         };
         let (raw_len, compression) = (raw.len(), &self.options.compression);
         let (packed, compressed) = compression.pack(raw).await?;
+        let soft_ms = self.shared.backend.now_ms().saturating_add(ttl_ms);
         let meta = Meta {
             version: Version::random(),
             schema: self.options.schema,
@@ -336,14 +337,20 @@ where
             raw_len: u32::try_from(raw_len).unwrap_or(u32::MAX),
             dictionary: None,
             negative: draft.value.is_none(),
-            soft_ms: self.shared.backend.now_ms().saturating_add(ttl_ms),
+            soft_ms,
+            hard_ms: soft_ms.saturating_add(stale_ms),
             loaded_ms: draft.loaded_ms,
             load_us: u32::try_from(draft.load.as_micros()).unwrap_or(u32::MAX),
             tags: draft.tags,
         };
         let value = envelope::seal(&meta, &packed)?;
         self.counts.stored(raw_len, value.len());
-        Ok(Put { key: key.clone(), value, ttl_ms: ttl_ms.saturating_add(ms(draft.stale)) })
+        Ok(Put { key: key.clone(), value, ttl_ms: ttl_ms.saturating_add(stale_ms) })
+    }
+
+    /// A value that is past its time, unless its grace is over by now.
+    pub(crate) fn in_grace(&self, hit: Option<Hit<T>>) -> Option<Hit<T>> {
+        hit.filter(|hit| self.shared.backend.now_ms() < hit.hard_ms)
     }
 
     /// The same of several keys.
@@ -428,8 +435,7 @@ where
             Err(error) => {
                 let last = core.last(&key).and_then(|slot| slot.hit(true));
                 let hit = last.filter(|_| error.is_retryable()).ok_or(error)?;
-                core.counts.stale();
-                Ok(Lookup::Hit(hit))
+                Ok(Lookup::Hit(core.give(hit)))
             }
         }
     }

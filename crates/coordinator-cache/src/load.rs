@@ -6,7 +6,7 @@ use crate::{
     cache::{Cache, Core, Draft, Look, Slot, ms},
     entry::Hit,
     error::LoadError,
-    flight::{Joined, Outcome},
+    flight::{Joined, Outcome, Passenger},
     loader::{Loader, Loading},
     tasks,
     watch::{CANARY, GOOD},
@@ -126,11 +126,12 @@ where
             Err(_) => (None, core.last(&key).and_then(|slot| slot.hit(true))),
         };
         core.counts.miss();
-        if let Some(hit) = stale.clone().filter(|_| core.is_throttled(&key)) {
-            core.counts.stale();
-            return Ok(Some(hit));
+        if core.is_throttled(&key)
+            && let Some(hit) = core.in_grace(stale.clone())
+        {
+            return Ok(Some(core.give(hit)));
         }
-        let mut seat = match core.flights.join(key.key.as_str()) {
+        let seat = match core.flights.join(key.key.as_str()) {
             Joined::Passenger(seat) => seat,
             Joined::Pilot(pilot) => {
                 let seat = pilot.passenger();
@@ -143,16 +144,7 @@ where
                 seat
             }
         };
-        let soft = core.options.soft.filter(|_| stale.is_some());
-        let (Some(soft), Some(hit)) = (soft, stale) else { return seat.landed().await };
-        let late = core.shared.backend.clock().sleep(soft);
-        match select(pin!(seat.landed()), late).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right(_) => {
-                core.counts.stale();
-                Ok(Some(hit))
-            }
-        }
+        core.ride(seat, stale).await
     }
 }
 
@@ -160,6 +152,37 @@ impl<T> Core<T>
 where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
+    /// What a load that is under way brings, or a stale value: where it fails, or takes too long.
+    async fn ride(&self, mut seat: Passenger<T>, stale: Option<Hit<T>>) -> Outcome<T> {
+        let mut landed = pin!(seat.landed());
+        let outcome = match self.options.soft.filter(|_| stale.is_some()) {
+            None => landed.await,
+            Some(soft) => {
+                let late = self.shared.backend.clock().sleep(soft);
+                match select(landed.as_mut(), late).await {
+                    Either::Left((outcome, _)) => outcome,
+                    Either::Right(_) => match self.in_grace(stale.clone()) {
+                        Some(hit) => return Ok(Some(self.give(hit))),
+                        None => landed.await,
+                    },
+                }
+            }
+        };
+        match outcome {
+            Ok(hit) => Ok(hit.map(|hit| if hit.stale { self.give(hit) } else { hit })),
+            Err(error) => match self.in_grace(stale) {
+                Some(hit) => Ok(Some(self.give(hit))),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Counts a stale value that is given.
+    pub(crate) fn give(&self, hit: Hit<T>) -> Hit<T> {
+        self.counts.stale();
+        hit
+    }
+
     /// Whether it is time to load anew what is still in its time: XFetch.
     fn is_early(&self, slot: &Slot<T>) -> bool {
         let (beta, load) = (self.options.beta, f64::from(slot.load_us) / 1000.0);
@@ -226,10 +249,10 @@ where
             Err(error) => {
                 self.counts.failed();
                 self.note_failure(key);
-                let Some(hit) = stale else { return Err(error) };
+                // That may have ended while it was loaded.
+                let Some(hit) = self.in_grace(stale) else { return Err(error) };
                 tracing::debug!(key = %key.key, %error, "a load failed: the stale value is given");
-                self.counts.stale();
-                Ok(Some(hit.into_stale()))
+                Ok(Some(hit))
             }
         }
     }
@@ -274,8 +297,8 @@ where
                     return Turn::Alone(stale);
                 }
             };
-            if !waits {
-                return Turn::Found(stale);
+            if !waits && let Some(hit) = self.in_grace(stale.clone()) {
+                return Turn::Found(Some(hit));
             }
             let left = self.options.wait.saturating_sub(clock.now().saturating_since(began));
             if left.is_zero() {
@@ -297,6 +320,7 @@ where
     ) -> Outcome<T> {
         let backend = &self.shared.backend;
         let clock = backend.clock().clone();
+        let stale = self.in_grace(stale);
         let loading = Loading::new(self.shared.clone(), &self.options, stale);
         if token.is_some() {
             // What a tag stands for may change from here on.
@@ -338,8 +362,7 @@ where
                 }
             }
         }
-        let hit = |value| Hit { value: Arc::new(value), stale: false, loaded_ms, version: None };
-        Ok(loaded?.map(hit))
+        Ok(loaded?.map(|value| Hit::loaded(value, loaded_ms)))
     }
 
     /// Renews a lease until it is lost; never ends.

@@ -128,9 +128,10 @@ where
         }
         let raw = compress::unpack(&opened).await.map_err(|why| unreadable().with_source(why))?;
         let value = Arc::new(payload::decode(meta.codec, &raw)?);
-        let stale = backend.now_ms() >= meta.soft_ms;
+        let (now, soft_ms, hard_ms) = (backend.now_ms(), meta.soft_ms, meta.hard_ms);
         let (loaded_ms, version) = (meta.loaded_ms, Some(meta.version));
-        Ok(Some(Hit { value, stale, loaded_ms, version }))
+        let hit = Hit { value, stale: now >= soft_ms, soft_ms, hard_ms, loaded_ms, version };
+        Ok(Some(hit).filter(|_| now < hard_ms))
     }
 }
 

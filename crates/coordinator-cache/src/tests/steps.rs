@@ -8,24 +8,6 @@ use crate::{
 use bytes::Bytes;
 use std::{collections::HashSet, time::Duration};
 
-macro_rules! on_every_backend {
-    ($($case:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::Stage::embedded().await).await;
-            })*
-        }
-        #[cfg(feature = "redis")]
-        mod redis {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::Stage::redis().await).await;
-            })*
-        }
-    };
-}
-
 on_every_backend! {
     a_value_is_kept_to_its_last_ms,
     many_are_read_in_their_order,
