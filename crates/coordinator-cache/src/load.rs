@@ -179,7 +179,10 @@ where
 
     /// Counts a stale value that is given.
     pub(crate) fn give(&self, hit: Hit<T>) -> Hit<T> {
-        self.counts.stale();
+        // One that was expired by hand does not say when.
+        let known = hit.soft_ms > 0;
+        let past = self.shared.backend.now_ms().saturating_sub(hit.soft_ms);
+        self.counts.stale(known.then(|| Duration::from_millis(past)));
         hit
     }
 
