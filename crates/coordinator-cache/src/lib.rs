@@ -85,6 +85,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod walk;
 
 pub use cache::Cache;
 pub use caches::Caches;

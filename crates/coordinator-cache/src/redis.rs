@@ -91,6 +91,8 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
+    /// The markers of all shards.
+    marks: Arc<[String]>,
     pub(crate) fn new(connection: &Connection) -> Self {
         let keyspace = connection.keyspace();
         let shards: Vec<Shard> = (0..SHARDS).map(|shard| keyspace.shard("c", shard)).collect();
@@ -102,6 +104,7 @@ impl Redis {
             time: ServerTime::new(connection.clock().clone()),
         }
     }
+            marks: shards.iter().map(|shard| shard.key("mark", "")).collect(),
 
     pub(crate) fn value(&self, key: &Key) -> String {
         self.shards[usize::from(key.shard())].key("val", &key.encoded())
@@ -459,15 +462,19 @@ impl Backend for Redis {
 
     /// In a cluster each shard is its own: a slot's keys are all on one node.
     fn nodes(&self) -> Vec<u16> {
-        if self.connection.is_one_keyspace() { vec![0] } else { (0..SHARDS).collect() }
+        let places = self.connection.one_per_primary(&self.marks);
+        places.into_iter().filter_map(|shard| u16::try_from(shard).ok()).collect()
+    }
+
+    fn layout(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.connection.layout())
     }
 
     fn scan<'a>(&'a self, ns: &'a Name, node: u16, cursor: u64) -> BoxFuture<'a, Result<Scanned>> {
         Box::pin(async move {
             let strange = || Error::corrupt(SCAN.name(), "the cursor is no number");
-            let shard =
-                if self.connection.is_one_keyspace() { "*".to_owned() } else { node.to_string() };
-            let pattern = format!("{}{shard}}}:*:{}:*", self.base, ns.encoded());
+            // Of all shards: a key whose slot is on its way may be where the slot is not yet.
+            let pattern = format!("{}*}}:*:{}:*", self.base, ns.encoded());
             let args = vec![cursor.to_string().into(), pattern.into(), SCANNED.into()];
             let mut fields = self.fields(&SCAN, vec![self.marker(node)], args).await?;
             let count = fields.unsigned()?;
@@ -493,8 +500,8 @@ impl Backend for Redis {
     fn listen(&self) -> BoxFuture<'_, Result<Box<dyn Feed>>> {
         Box::pin(async move {
             let tracking = self.connection.track(&self.base).await?;
-            let marks = (0..SHARDS).map(|shard| self.marker(shard)).collect();
-            let feed = feed::Tracked { tracking, base: self.base.clone(), marks };
+            let (base, marks) = (self.base.clone(), self.marks.clone());
+            let feed = feed::Tracked { tracking, base, marks };
             Ok(Box::new(feed) as Box<dyn Feed>)
         })
     }

@@ -8,6 +8,7 @@ use crate::{
     entry::Hit,
     envelope::{self, Limits, Opened},
     payload,
+    walk::Walk,
 };
 use bytes::Bytes;
 use coordinator_core::{Error, Result};
@@ -60,27 +61,14 @@ where
         // A scan tells of some keys twice. Their hashes suffice to know them again.
         let (hasher, mut seen) = (RandomState::new(), HashSet::new());
         let mut survey = Survey::default();
-        loop {
-            let nodes = backend.nodes();
-            for node in &nodes {
-                let mut cursor = 0;
-                loop {
-                    let mut some = backend.scan(&self.core.namespace, *node, cursor).await?;
-                    some.keys.retain(|key| seen.insert(hasher.hash_one(key)));
-                    for keys in some.keys.chunks(BATCH) {
-                        self.count(keys, &mut survey).await?;
-                    }
-                    cursor = some.next;
-                    if cursor == 0 {
-                        break;
-                    }
-                }
-            }
-            // Where slots moved meanwhile, some keys may have passed unseen.
-            if nodes == backend.nodes() {
-                return Ok(survey);
+        let mut walk = Walk::new(&**backend, &self.core.namespace);
+        while let Some(mut keys) = walk.next().await? {
+            keys.retain(|key| seen.insert(hasher.hash_one(key)));
+            for keys in keys.chunks(BATCH) {
+                self.count(keys, &mut survey).await?;
             }
         }
+        Ok(survey)
     }
 
     async fn count(&self, keys: &[Key], survey: &mut Survey) -> Result<()> {
