@@ -202,8 +202,8 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         lease_ms: u64,
     ) -> BoxFuture<'a, Result<bool>>;
 
-    /// Whether a lease is the token's.
-    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>>;
+    /// Whose lease there is.
+    fn holder<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Token>>>;
 
     /// Gives a lease up; whether it was still the token's.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>>;

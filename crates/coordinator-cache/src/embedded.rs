@@ -246,8 +246,11 @@ impl Backend for Embedded {
         })
     }
 
-    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
-        self.sure(move |store, now| store.get(&lease(key), now) == Some(of(token)))
+    fn holder<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Token>>> {
+        self.sure(|store, now| {
+            let there = store.get(&lease(key), now)?;
+            there.as_ref().try_into().ok().map(Token)
+        })
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
@@ -315,13 +318,13 @@ impl Backend for Embedded {
         vec![0]
     }
 
-    fn scan<'a>(&'a self, ns: &'a Name, _: u16, _: u64) -> BoxFuture<'a, Result<Scanned>> {
-        self.sure(|store, now| {
-            let keys = store.places(now).filter_map(|place| match place {
     fn layout(&self) -> BoxFuture<'_, Result<u64>> {
         Box::pin(ready(Ok(0)))
     }
 
+    fn scan<'a>(&'a self, ns: &'a Name, _: u16, _: u64) -> BoxFuture<'a, Result<Scanned>> {
+        self.sure(|store, now| {
+            let keys = store.places(now).filter_map(|place| match place {
                 Place::Value(key) | Place::Lease(key) if key.ns == *ns => Some(key.clone()),
                 _ => None,
             });

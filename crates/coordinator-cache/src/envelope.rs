@@ -6,8 +6,8 @@
 //! 0 magic, 1 format, 2 codec (low half) and compression (high half), 3 flags, 4 schema u32,
 //! 8 version u64, 16 soft expiry in ms u64, 24 hard expiry in ms u64, 32 loaded at in ms u64,
 //! 40 load time in µs u32, 44 raw length u32, 48 CRC-32 of all but the soft expiry and itself,
-//! 52 end of the head; dictionary u32 if flagged; if flagged a count u8, and per tag the length of its encoded name
-//! u16, the name, its version u64; payload
+//! 52 end of the head; dictionary u32 if flagged; if flagged a count u8, and per tag the length of
+//! its encoded name u16, the name, its version u64; payload
 //! ```
 
 use crate::backend::{Tag, Version};

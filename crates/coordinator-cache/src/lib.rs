@@ -67,6 +67,7 @@ mod entry;
 mod envelope;
 mod error;
 mod flight;
+mod lease;
 mod load;
 mod loader;
 mod near;
@@ -84,8 +85,8 @@ mod tasks;
 mod telemetry;
 #[cfg(test)]
 mod tests;
-mod watch;
 mod walk;
+mod watch;
 
 pub use cache::Cache;
 pub use caches::Caches;

@@ -7,10 +7,12 @@ use crate::{
     entry::Hit,
     error::LoadError,
     flight::{Joined, Outcome, Passenger},
+    lease,
     loader::{Loader, Loading},
     tasks,
-    watch::{CANARY, GOOD},
+    watch::{CANARY, GOOD, Waiter},
 };
+use coordinator_core::ErrorKind;
 use futures::{
     FutureExt as _,
     future::{Either, pending, select},
@@ -241,13 +243,13 @@ where
         loader: Loader<T>,
     ) -> Outcome<T> {
         let token = Token::random();
-        let (leased, stale) = match self.claim(key, token, seen, stale, waits).await {
+        let (lease, stale) = match self.claim(key, token, seen, stale, waits).await {
             Turn::Found(outcome) => return Ok(outcome),
-            Turn::Leased(stale) => (true, stale),
-            Turn::Alone(stale) => (false, stale),
+            Turn::Leased(stale) => (Lease::Ours(token), stale),
+            Turn::Late(stale) => (Lease::Theirs, stale),
+            Turn::Alone(stale) => (Lease::Unknown, stale),
         };
-        let token = leased.then_some(token);
-        match self.run(key, token, stale.clone(), loader).await {
+        match self.run(key, lease, stale.clone(), loader).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 self.counts.failed();
@@ -297,6 +299,10 @@ where
                 },
                 Err(error) => {
                     tracing::debug!(key = %key.key, error = error.chain(), "no lease was had");
+                    if error.kind() == ErrorKind::Indeterminate {
+                        // What is loaded now is not stored: nobody should wait for it.
+                        self.give_up(key, token);
+                    }
                     return Turn::Alone(stale);
                 }
             };
@@ -305,7 +311,7 @@ where
             }
             let left = self.options.wait.saturating_sub(clock.now().saturating_since(began));
             if left.is_zero() {
-                return Turn::Alone(stale);
+                return Turn::Late(stale);
             }
             let lapse = Duration::from_millis(left_ms.saturating_add(1)).min(left);
             self.counts.waited();
@@ -317,7 +323,7 @@ where
     async fn run(
         self: &Arc<Self>,
         key: &Key,
-        token: Option<Token>,
+        lease: Lease,
         stale: Option<Hit<T>>,
         loader: Loader<T>,
     ) -> Outcome<T> {
@@ -325,6 +331,9 @@ where
         let clock = backend.clock().clone();
         let stale = self.in_grace(stale);
         let loading = Loading::new(self.shared.clone(), &self.options, stale);
+        let waiter = self.shared.watch.wait_for(key);
+        let token = if let Lease::Ours(token) = lease { Some(token) } else { None };
+        let theirs = self.theirs(key, lease).await;
         if token.is_some() {
             // What a tag stands for may change from here on.
             for tag in &self.options.tags {
@@ -337,7 +346,12 @@ where
         let loaded = {
             let call = loader.begin(loading.clone());
             let load = AssertUnwindSafe(call).catch_unwind();
-            let keep = self.keep(key, token, &lost);
+            let keep = async {
+                match token {
+                    Some(token) => self.keep(key, token, &waiter, &lost).await,
+                    None => self.keep_unleased(key, theirs, &waiter).await,
+                }
+            };
             let (load, keep) = (pin!(load), pin!(keep));
             match select(load, select(clock.sleep(self.options.hard), keep)).await {
                 Either::Left((Ok(loaded), _)) => loaded,
@@ -359,9 +373,11 @@ where
             Stored::Yes => {}
             Stored::Refused => self.counts.refused(),
             Stored::No(token) => {
-                if let Some(token) = token {
-                    // Whoever waits need not wait for the lease's end.
-                    let _ = backend.release(key, token).await;
+                // Whoever waits need not wait for the lease's end.
+                if let Some(token) = token
+                    && backend.release(key, token).await.is_err()
+                {
+                    self.give_up(key, token);
                 }
             }
         }
@@ -372,16 +388,9 @@ where
     ///
     /// Whoever ends the key ends the lease. Who comes after that must not be given what this load
     /// brings, so it is looked whenever the lease changes, and each second in any case.
-    async fn keep(&self, key: &Key, token: Option<Token>, lost: &AtomicBool) {
+    async fn keep(&self, key: &Key, token: Token, waiter: &Waiter, lost: &AtomicBool) {
         let backend = &self.shared.backend;
-        let Some(token) = token else {
-            // Nobody says whether it was ended.
-            backend.clock().sleep(GOOD).await;
-            self.flights.detach(key.key.as_str());
-            return pending().await;
-        };
         let pause = (self.options.lease / 3).min(CANARY);
-        let waiter = self.shared.watch.wait_for(key);
         let mut held = Ok(true);
         let mut sure = backend.clock().now();
         loop {
@@ -390,7 +399,7 @@ where
             // Without an answer it is asked again; the fill finds out in any case.
             let asked = backend.clock().now();
             if let Ok(true) = held {
-                held = backend.holds(key, token).await;
+                held = backend.holder(key).await.map(|holder| holder == Some(token));
             }
             if let Ok(true) = held {
                 sure = asked;
@@ -407,6 +416,40 @@ where
                 Either::Right(_) => backend.renew(key, token, ms(self.options.lease)).await,
             };
         }
+    }
+
+    /// Whose another instance's lease is: whoever ends the key takes it away.
+    async fn theirs(&self, key: &Key, lease: Lease) -> Option<Token> {
+        let Lease::Theirs = lease else { return None };
+        let holder = self.shared.backend.holder(key).await.ok()?;
+        if holder.is_none() {
+            // That may just have been.
+            self.flights.detach(key.key.as_str());
+        }
+        holder
+    }
+
+    /// The same without a lease: who comes later joins this load no more once another instance's
+    /// lease changed hands, nor after [`GOOD`], since a change may go unheard. Never ends.
+    async fn keep_unleased(&self, key: &Key, theirs: Option<Token>, waiter: &Waiter) {
+        let backend = &self.shared.backend;
+        let mut late = backend.clock().sleep(GOOD);
+        loop {
+            let mut woken = pin!(waiter.woken());
+            woken.as_mut().enable();
+            // It may have changed before.
+            if theirs.is_some()
+                && let Ok(now) = backend.holder(key).await
+                && now != theirs
+            {
+                break;
+            }
+            if let Either::Right(_) = select(woken, &mut late).await {
+                break;
+            }
+        }
+        self.flights.detach(key.key.as_str());
+        pending::<()>().await;
     }
 
     async fn store(
@@ -433,9 +476,15 @@ where
             Ok(false) => Stored::Refused,
             Err(error) => {
                 tracing::debug!(key = %key.key, error = error.chain(), "a value is not stored");
+                self.give_up(key, token);
                 Stored::No(None)
             }
         }
+    }
+
+    fn give_up(&self, key: &Key, token: Token) {
+        let backend = self.shared.backend.clone();
+        lease::give_up(backend, token, vec![key.clone()], self.options.lease);
     }
 }
 
@@ -454,6 +503,17 @@ enum Turn<T> {
     Found(Option<Hit<T>>),
     /// Ours, and what it brings is stored.
     Leased(Option<Hit<T>>),
-    /// Ours, and what it brings is not stored.
+    /// Ours, since another's took too long, and what it brings is not stored.
+    Late(Option<Hit<T>>),
+    /// Ours, and what it brings is not stored: nobody told of a lease.
     Alone(Option<Hit<T>>),
+}
+
+/// Whose the lease of a key is while we load it.
+#[derive(Debug, Clone, Copy)]
+enum Lease {
+    Ours(Token),
+    /// Another instance's.
+    Theirs,
+    Unknown,
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use coordinator_core::{
-    BoxFuture, Error, Result,
+    BoxFuture, Error, ErrorKind, Result,
     clock::Clock,
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Script},
@@ -26,24 +26,30 @@ macro_rules! telling {
     };
 }
 
-macro_rules! of_values {
+macro_rules! reading {
     ($($file:literal),*) => {
-        concat!(include_str!("redis/value.lua"), $(include_str!($file)),*)
+        concat!(include_str!("redis/read.lua"), $(include_str!($file)),*)
     };
 }
 
 static FETCH: Script = Script::new("cache.fetch", include_str!("redis/fetch.lua"));
-static CAPTURE: Script = Script::new("cache.capture", telling!("redis/capture.lua"));
-static CLAIM: Script = Script::new("cache.claim", of_values!("redis/clock.lua", "redis/claim.lua"));
-static RENEW: Script = Script::new("cache.renew", include_str!("redis/renew.lua"));
-static RELEASE: Script = Script::new("cache.release", telling!("redis/release.lua"));
-static FILL: Script =
-    Script::new("cache.fill", telling!("redis/value.lua", "redis/clock.lua", "redis/fill.lua"));
+static CAPTURE: Script =
+    Script::new("cache.capture", telling!("redis/read.lua", "redis/capture.lua"));
+static CLAIM: Script =
+    Script::new("cache.claim", reading!("redis/value.lua", "redis/clock.lua", "redis/claim.lua"));
+static RENEW: Script = Script::new("cache.renew", reading!("redis/renew.lua"));
+static RELEASE: Script =
+    Script::new("cache.release", telling!("redis/read.lua", "redis/release.lua"));
+static FILL: Script = Script::new(
+    "cache.fill",
+    telling!("redis/read.lua", "redis/value.lua", "redis/clock.lua", "redis/fill.lua"),
+);
 static SET: Script = Script::new("cache.set", telling!("redis/clock.lua", "redis/set.lua"));
 static INVALIDATE: Script = Script::new("cache.invalidate", telling!("redis/invalidate.lua"));
 static EXPIRE: Script =
-    Script::new("cache.expire", telling!("redis/value.lua", "redis/expire.lua"));
-static DROP_IF: Script = Script::new("cache.drop_if", telling!("redis/drop_if.lua"));
+    Script::new("cache.expire", telling!("redis/read.lua", "redis/value.lua", "redis/expire.lua"));
+static DROP_IF: Script =
+    Script::new("cache.drop_if", telling!("redis/read.lua", "redis/drop_if.lua"));
 static UNTAG: Script = Script::new("cache.untag", telling!("redis/untag.lua"));
 static SCAN: Script = Script::new("cache.scan", include_str!("redis/scan.lua"));
 static TELL_TIME: Script = Script::new(
@@ -85,26 +91,26 @@ pub(crate) struct Redis {
     connection: Connection,
     /// The shards' key bases, built once.
     shards: Vec<Shard>,
+    /// The markers of all shards.
+    marks: Arc<[String]>,
     /// How all keys of this part begin.
     base: Arc<str>,
     time: ServerTime,
 }
 
 impl Redis {
-    /// The markers of all shards.
-    marks: Arc<[String]>,
     pub(crate) fn new(connection: &Connection) -> Self {
         let keyspace = connection.keyspace();
         let shards: Vec<Shard> = (0..SHARDS).map(|shard| keyspace.shard("c", shard)).collect();
         let first = shards[0].key("", "");
         Self {
+            marks: shards.iter().map(|shard| shard.key("mark", "")).collect(),
             base: first.strip_suffix("0}:").unwrap_or(&first).into(),
             shards,
             connection: connection.clone(),
             time: ServerTime::new(connection.clock().clone()),
         }
     }
-            marks: shards.iter().map(|shard| shard.key("mark", "")).collect(),
 
     pub(crate) fn value(&self, key: &Key) -> String {
         self.shards[usize::from(key.shard())].key("val", &key.encoded())
@@ -310,7 +316,16 @@ impl Backend for Redis {
     }
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        Box::pin(async move { self.connection.get(&self.value(key)).await })
+        Box::pin(async move {
+            match self.connection.get(&self.value(key)).await {
+                // Of another type: it cannot be read by anybody, and is in the way of a value.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    let _ = self.drop_if(key, &Bytes::new()).await;
+                    Ok(None)
+                }
+                there => there,
+            }
+        })
     }
 
     fn fetch<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
@@ -383,10 +398,14 @@ impl Backend for Redis {
         })
     }
 
-    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
+    fn holder<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Token>>> {
         Box::pin(async move {
-            let there = self.connection.get(&self.lease(key)).await?;
-            Ok(there.is_some_and(|there| there.strip_prefix(&[1]) == Some(&token.0)))
+            let there = match self.connection.get(&self.lease(key)).await {
+                // Of another type: nobody's.
+                Err(error) if error.kind() == ErrorKind::Corrupt => None,
+                there => there?,
+            };
+            Ok(there.and_then(|there| there.strip_prefix(&[1])?.try_into().ok().map(Token)))
         })
     }
 
@@ -460,7 +479,6 @@ impl Backend for Redis {
         })
     }
 
-    /// In a cluster each shard is its own: a slot's keys are all on one node.
     fn nodes(&self) -> Vec<u16> {
         let places = self.connection.one_per_primary(&self.marks);
         places.into_iter().filter_map(|shard| u16::try_from(shard).ok()).collect()

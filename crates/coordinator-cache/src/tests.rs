@@ -21,6 +21,7 @@ macro_rules! on_every_backend {
 mod bytes;
 mod golden;
 mod grace;
+mod mends;
 mod planted;
 #[cfg(feature = "redis")]
 mod scripts;

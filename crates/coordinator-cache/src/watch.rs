@@ -162,7 +162,24 @@ impl Watch {
     }
 
     pub(crate) fn tell(&self, namespace: &str, listener: Weak<dyn Listener>) {
-        lock(&self.listeners).entry(namespace.to_owned()).or_default().push(listener);
+        let alive = |listener: &Weak<dyn Listener>| listener.strong_count() > 0;
+        let mut listeners = lock(&self.listeners);
+        // What is gone leaves when there is no more room: a cache made costs nothing on average.
+        if listeners.len() == listeners.capacity() {
+            listeners.retain(|_, of| of.iter().any(alive));
+        }
+        let of = listeners.entry(namespace.to_owned()).or_default();
+        if of.len() == of.capacity() {
+            of.retain(alive);
+        }
+        of.push(listener);
+    }
+
+    /// How many namespaces and listeners are remembered, those that are gone included.
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> (usize, usize) {
+        let listeners = lock(&self.listeners);
+        (listeners.len(), listeners.values().map(Vec::len).sum())
     }
 
     pub(crate) fn tell_tags(&self, listener: Weak<dyn Listener>) {

@@ -15,12 +15,12 @@ const PARTED_US: i64 = 100_000;
 /// By one in how much two clocks may part.
 const DRIFT: i64 = 2000;
 
-/// What one answer told.
+/// What one answer told, in µs.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
-    ahead_us: i64,
-    round_trip_us: i64,
-    at_us: i64,
+    ahead: i64,
+    round_trip: i64,
+    at: i64,
 }
 
 #[derive(Debug)]
@@ -72,13 +72,13 @@ impl ServerTime {
         let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
         // The shorter the way, the less it can be wrong. One that another contradicts is over.
         let stays = best.is_some_and(|best| {
-            let age = at_us - best.at_us;
-            let doubt = i64::midpoint(best.round_trip_us, round_trip_us) + 1000 + age / DRIFT;
-            let agrees = (ahead_us - best.ahead_us).abs() <= doubt;
-            age < GOOD_US && best.round_trip_us < round_trip_us && agrees
+            let age = at_us - best.at;
+            let doubt = i64::midpoint(best.round_trip, round_trip_us) + 1000 + age / DRIFT;
+            let agrees = (ahead_us - best.ahead).abs() <= doubt;
+            age < GOOD_US && best.round_trip < round_trip_us && agrees
         });
         if !stays {
-            *best = Some(Sample { ahead_us, round_trip_us, at_us });
+            *best = Some(Sample { ahead: ahead_us, round_trip: round_trip_us, at: at_us });
             self.ahead_us.store(ahead_us, Ordering::Relaxed);
             self.good_until_us.store((at_us + GOOD_US).max(1), Ordering::Release);
         }
@@ -168,7 +168,7 @@ mod tests {
         let scene = Scene::new();
         scene.answer(1_000_000, 10);
         let wall = scene.clock.unix_time();
-        for wrong in [wall + Duration::from_secs(3600), wall - Duration::from_secs(5)] {
+        for wrong in [wall + Duration::from_hours(1), wall - Duration::from_secs(5)] {
             scene.clock.set_unix_time(wrong);
             let now = scene.time.now_ms();
             assert_eq!(now, 1_000_005);

@@ -27,8 +27,11 @@ pub(super) struct Planted {
     /// No server answers.
     pub(super) away: AtomicBool,
     faults: Mutex<Vec<Fault>>,
-    /// How often leases were looked at.
-    pub(super) looks: AtomicU32,
+    /// Keys that lie on a second node, behind the first one.
+    second: Mutex<Vec<Key>>,
+    /// How often one of them moves to the first while the first was looked through.
+    pub(super) moves: AtomicU32,
+    layout: AtomicU32,
 }
 
 impl std::fmt::Debug for Planted {
@@ -39,12 +42,31 @@ impl std::fmt::Debug for Planted {
 
 impl Planted {
     pub(super) fn new(inner: Arc<dyn Backend>) -> Arc<Self> {
-        let (away, faults, looks) = (AtomicBool::new(false), Mutex::default(), AtomicU32::new(0));
-        Arc::new(Self { inner, away, faults, looks })
+        let (faults, second, zero) = (Mutex::default(), Mutex::default(), AtomicU32::default);
+        let (away, moves, layout) = (AtomicBool::new(false), zero(), zero());
+        Arc::new(Self { inner, away, faults, second, moves, layout })
     }
 
     pub(super) fn plant(&self, fault: Fault) {
         self.faults.lock().expect("no panic").push(fault);
+    }
+
+    pub(super) fn second(&self, keys: Vec<Key>) {
+        *self.second.lock().expect("no panic") = keys;
+    }
+
+    /// A page of one of the two nodes; then a key moves, and the layout with it.
+    async fn page(&self, ns: &Name, node: u16) -> Result<Scanned> {
+        let mut page = self.inner.scan(ns, 0, 0).await?;
+        assert_eq!(page.next, 0, "it is one page");
+        let mut second = self.second.lock().expect("no panic");
+        page.keys.retain(|key| second.contains(key) == (node == 1));
+        if node == 0 && self.moves.load(Ordering::SeqCst) > 0 {
+            self.moves.fetch_sub(1, Ordering::SeqCst);
+            second.pop();
+            self.layout.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(page)
     }
 
     /// Whether all that was planted went wrong.
@@ -78,6 +100,14 @@ macro_rules! passed_on {
     };
 }
 
+macro_rules! asked {
+    ($($step:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $step(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer>> {
+            self.or_away(self.inner.$step($($name),*))
+        })*
+    };
+}
+
 impl Backend for Planted {
     fn clock(&self) -> &Arc<dyn Clock> {
         self.inner.clock()
@@ -88,22 +118,33 @@ impl Backend for Planted {
     }
 
     fn nodes(&self) -> Vec<u16> {
-        self.inner.nodes()
+        vec![0, 1]
+    }
+
+    fn layout(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(ready(Ok(u64::from(self.layout.load(Ordering::SeqCst)))))
+    }
+
+    fn scan<'a>(&'a self, ns: &'a Name, node: u16, _: u64) -> BoxFuture<'a, Result<Scanned>> {
+        Box::pin(self.page(ns, node))
     }
 
     passed_on! {
-        learn() -> ();
         get(key: &'a Key) -> Option<Bytes>;
         fetch(keys: &'a [Key]) -> Vec<Option<Bytes>>;
         versions(tags: &'a [Tag]) -> Vec<Option<Version>>;
         capture(tags: &'a [Tag], fresh: Version, ttl_ms: u64) -> Vec<Version>;
+        holder(key: &'a Key) -> Option<Token>;
         renew(key: &'a Key, token: Token, lease_ms: u64) -> bool;
         set(put: &'a Put) -> ();
         invalidate(keys: &'a [Key]) -> u64;
         expire(keys: &'a [Key]) -> u64;
         drop_if(key: &'a Key, value: &'a Bytes) -> bool;
         untag(tags: &'a [Tag]) -> u64;
-        scan(ns: &'a Name, node: u16, cursor: u64) -> Scanned;
+    }
+
+    asked! {
+        learn() -> ();
         mark(node: u16, fresh: Version) -> Version;
         listen() -> Box<dyn Feed>;
         hear() -> Box<dyn Feed>;
@@ -125,11 +166,6 @@ impl Backend for Planted {
             answer.await?;
             Err(Error::new(ErrorKind::Indeterminate, "cache.planted"))
         })
-    }
-
-    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
-        self.looks.fetch_add(1, Ordering::SeqCst);
-        self.or_away(self.inner.holds(key, token))
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
