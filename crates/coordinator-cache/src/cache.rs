@@ -5,6 +5,7 @@
 use crate::{
     backend::{Key, Put, Tag, Version},
     caches::{Caches, Shared},
+    chance::{self, Dice},
     compress,
     entry::{Entry, Hit, Lookup},
     envelope::{self, Limits, Meta},
@@ -77,6 +78,7 @@ pub(crate) struct Core<T> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) namespace: Name,
     pub(crate) options: Options,
+    pub(crate) dice: Dice,
     pub(crate) near: Option<Arc<Near<Slot<T>>>>,
     pub(crate) flights: Arc<Flights<T>>,
     pub(crate) failed: Mutex<HashMap<Arc<str>, Instant>>,
@@ -137,7 +139,8 @@ where
         let listener: Weak<Ears<T>> = Arc::downgrade(&ears);
         shared.watch.tell(namespace.as_str(), listener);
         let failed = Mutex::default();
-        Arc::new(Self { shared, namespace, options, near, flights, failed, counts, _ears: ears })
+        let dice = Dice::Thread;
+        Arc::new(Self { shared, namespace, options, dice, near, flights, failed, counts, _ears: ears })
     }
 
     pub(crate) fn key(&self, key: &str) -> Result<Key> {
@@ -315,11 +318,7 @@ where
 
     /// A value ready to be stored.
     pub(crate) async fn seal(&self, key: &Key, draft: Draft<'_, T>) -> Result<Put> {
-        let ttl = if self.options.jitter > 0.0 {
-            draft.ttl.mul_f64(1.0 - self.options.jitter * rand::random::<f64>())
-        } else {
-            draft.ttl
-        };
+        let ttl = chance::jittered(&self.dice, draft.ttl, self.options.jitter);
         let (ttl_ms, stale_ms) = (ms(ttl).max(1), ms(draft.stale));
         let codec = self.options.codec;
         let raw = match draft.value {

@@ -61,6 +61,7 @@ mod backend;
 mod batch;
 mod cache;
 mod caches;
+mod chance;
 mod compress;
 mod embedded;
 mod entry;

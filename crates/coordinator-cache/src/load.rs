@@ -4,6 +4,7 @@
 use crate::{
     backend::{Claimed, Key, Token, Version},
     cache::{Cache, Core, Draft, Look, Slot, ms},
+    chance,
     entry::Hit,
     error::LoadError,
     flight::{Joined, Outcome, Passenger},
@@ -189,17 +190,10 @@ where
     }
 
     /// Whether it is time to load anew what is still in its time: XFetch.
-    fn is_early(&self, slot: &Slot<T>) -> bool {
-        let (beta, load) = (self.options.beta, f64::from(slot.load_us) / 1000.0);
-        if beta == 0.0 || slot.load_us == 0 {
-            return false;
-        }
+    pub(crate) fn is_early(&self, slot: &Slot<T>) -> bool {
+        let load = Duration::from_micros(u64::from(slot.load_us));
         let left = slot.soft_ms.saturating_sub(self.shared.backend.now_ms());
-        // 1 - [0, 1) is never 0, whose logarithm is none.
-        let ahead = -load * beta * (1.0 - rand::random::<f64>()).ln();
-        #[expect(clippy::cast_precision_loss, reason = "a year in ms is far below 2^52")]
-        let left = left as f64;
-        ahead >= left
+        chance::is_early(&self.dice, Duration::from_millis(left), load, self.options.beta)
     }
 
     /// Loads anew in the background, unless somebody does.

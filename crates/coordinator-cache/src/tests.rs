@@ -19,6 +19,7 @@ macro_rules! on_every_backend {
 }
 
 mod bytes;
+mod fair;
 mod golden;
 mod grace;
 mod mends;
