@@ -15,7 +15,6 @@ use futures::{
     FutureExt as _,
     future::{Either, join_all, select},
 };
-use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::HashMap, error::Error as StdError, future::Future, panic::AssertUnwindSafe,
     sync::Arc,
@@ -23,7 +22,7 @@ use std::{
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// The values of several keys, in their order, those that are given twice included.
     ///
@@ -195,7 +194,7 @@ impl<T> Found<T> {
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Looks for several keys, here first.
     async fn find<K: AsRef<str>>(&self, keys: &[K]) -> Result<Vec<Found<T>>> {

@@ -12,7 +12,7 @@ use crate::{
     flight::Flights,
     near::{Near, Ticket},
     options::{CacheBuilder, Options, in_range},
-    payload,
+    payload::Form,
     queue::{Invalidated, Order},
     stats::{Counts, Stats},
     watch::Listener,
@@ -78,6 +78,7 @@ pub(crate) struct Core<T> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) namespace: Name,
     pub(crate) options: Options,
+    pub(crate) form: Form<T>,
     pub(crate) dice: Dice,
     pub(crate) near: Option<Arc<Near<Slot<T>>>>,
     pub(crate) flights: Arc<Flights<T>>,
@@ -125,12 +126,13 @@ pub(crate) enum Look<T> {
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     pub(crate) fn new(
         shared: Arc<Shared>,
         namespace: Name,
         options: Options,
+        form: Form<T>,
         near: Option<Arc<Near<Slot<T>>>>,
         counts: Counts,
     ) -> Arc<Self> {
@@ -139,8 +141,18 @@ where
         let listener: Weak<Ears<T>> = Arc::downgrade(&ears);
         shared.watch.tell(namespace.as_str(), listener);
         let failed = Mutex::default();
-        let dice = Dice::Thread;
-        Arc::new(Self { shared, namespace, options, dice, near, flights, failed, counts, _ears: ears })
+        Arc::new(Self {
+            shared,
+            namespace,
+            options,
+            form,
+            dice: Dice::Thread,
+            near,
+            flights,
+            failed,
+            counts,
+            _ears: ears,
+        })
     }
 
     pub(crate) fn key(&self, key: &str) -> Result<Key> {
@@ -260,7 +272,7 @@ where
         let raw = compress::unpack(&opened).await.map_err(unreadable)?;
         let Meta { version, hard_ms, loaded_ms, load_us, tags, negative, codec, .. } = opened.meta;
         let soft_ms = opened.meta.soft_ms.min(hard_ms);
-        let value = if negative { None } else { Some(Arc::new(payload::decode(codec, &raw)?)) };
+        let value = if negative { None } else { Some(Arc::new(self.form.decode(codec, &raw)?)) };
         let near_ms = self.shared.backend.now_ms().saturating_add(ms(self.options.near_ttl));
         let tags = tags.into();
         Ok(Slot { value, version, soft_ms, hard_ms, near_ms, loaded_ms, load_us, tags })
@@ -284,7 +296,7 @@ pub(crate) struct Draft<'a, T> {
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Tags by name, the cache's own and these, each once.
     pub(crate) fn tags(&self, more: &[String]) -> Result<Vec<Tag>> {
@@ -320,9 +332,8 @@ where
     pub(crate) async fn seal(&self, key: &Key, draft: Draft<'_, T>) -> Result<Put> {
         let ttl = chance::jittered(&self.dice, draft.ttl, self.options.jitter);
         let (ttl_ms, stale_ms) = (ms(ttl).max(1), ms(draft.stale));
-        let codec = self.options.codec;
         let raw = match draft.value {
-            Some(value) => payload::encode(codec, value)?,
+            Some(value) => self.form.encode(value)?,
             None => Bytes::new(),
         };
         let (raw_len, compression) = (raw.len(), &self.options.compression);
@@ -331,7 +342,7 @@ where
         let meta = Meta {
             version: Version::random(),
             schema: self.options.schema,
-            codec,
+            codec: self.form.codec,
             compressed,
             raw_len: u32::try_from(raw_len).unwrap_or(u32::MAX),
             dictionary: None,
@@ -370,7 +381,7 @@ where
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// The default of [`CacheBuilder::with_ttl`]: five minutes.
     pub const TTL: Duration = Duration::from_mins(5);
@@ -381,12 +392,18 @@ where
     pub fn redis(
         connection: &coordinator_core::redis::Connection,
         namespace: &str,
-    ) -> CacheBuilder<T> {
+    ) -> CacheBuilder<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         Caches::redis(connection).cache(namespace)
     }
 
     /// A cache in this process alone, to be built.
-    pub fn embedded(namespace: &str) -> CacheBuilder<T> {
+    pub fn embedded(namespace: &str) -> CacheBuilder<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         Caches::embedded().cache(namespace)
     }
 

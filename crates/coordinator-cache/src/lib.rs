@@ -89,6 +89,8 @@ mod tests;
 mod walk;
 mod watch;
 
+/// What [`Caches::raw`] keeps.
+pub use bytes::Bytes;
 pub use cache::Cache;
 pub use caches::Caches;
 pub use compress::Compression;

@@ -18,7 +18,6 @@ use futures::{
     FutureExt as _,
     future::{Either, pending, select},
 };
-use serde::{Serialize, de::DeserializeOwned};
 use std::{
     error::Error as StdError,
     future::Future,
@@ -36,7 +35,7 @@ const FAILED_MAX: usize = 4096;
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// The value of a key, loaded if there is none in its time.
     ///
@@ -153,7 +152,7 @@ where
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// What a load that is under way brings, or a stale value: where it fails, or takes too long.
     async fn ride(&self, mut seat: Passenger<T>, stale: Option<Hit<T>>) -> Outcome<T> {

@@ -7,12 +7,10 @@ use crate::{
     compress,
     entry::Hit,
     envelope::{self, Limits, Opened},
-    payload,
     walk::Walk,
 };
 use bytes::Bytes;
 use coordinator_core::{Error, Result};
-use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::HashSet,
     hash::{BuildHasher as _, RandomState},
@@ -43,7 +41,7 @@ fn open(stored: &Bytes, most: usize) -> Option<Opened> {
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Counts what is stored in this cache's namespace, by whomever and of whatever type.
     ///
@@ -115,7 +113,7 @@ where
             }
         }
         let raw = compress::unpack(&opened).await.map_err(|why| unreadable().with_source(why))?;
-        let value = Arc::new(payload::decode(meta.codec, &raw)?);
+        let value = Arc::new(core.form.decode(meta.codec, &raw)?);
         let (now, soft_ms, hard_ms) = (backend.now_ms(), meta.soft_ms, meta.hard_ms);
         let (loaded_ms, version) = (meta.loaded_ms, Some(meta.version));
         let hit = Hit { value, stale: now >= soft_ms, soft_ms, hard_ms, loaded_ms, version };

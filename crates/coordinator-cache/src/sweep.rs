@@ -2,14 +2,13 @@
 
 use crate::{backend::Key, cache::Cache, pattern::Pattern, walk::Walk};
 use coordinator_core::Result;
-use serde::{Serialize, de::DeserializeOwned};
 
 /// How many keys are ended in one step.
 const BATCH: usize = 512;
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Ends every value of this cache whose key matches: `*` stands for any text, `?` for one
     /// character, `\\` before one of these for itself. How many there were.

@@ -24,6 +24,7 @@ mod golden;
 mod grace;
 mod mends;
 mod planted;
+mod raw;
 #[cfg(feature = "redis")]
 mod scripts;
 mod stage;
