@@ -7,7 +7,7 @@ use crate::{
     chance,
     entry::Hit,
     error::LoadError,
-    flight::{Joined, Outcome, Passenger},
+    flight::{Joined, Landed, Outcome, Passenger},
     lease,
     loader::{Loader, Loading},
     tasks,
@@ -133,20 +133,23 @@ where
         {
             return Ok(Some(core.give(hit)));
         }
-        let seat = match core.flights.join(key.key.as_str()) {
-            Joined::Passenger(seat) => seat,
-            Joined::Pilot(pilot) => {
-                let seat = pilot.passenger();
-                let (core, stale) = (core.clone(), stale.clone());
-                let flown = Loader::new(loader);
-                tasks::spawn(async move {
-                    let outcome = core.fly(&key, seen, stale, true, flown).await;
-                    pilot.land(outcome);
-                });
-                seat
-            }
-        };
-        core.ride(seat, stale).await
+        loop {
+            let pilot = match core.flights.join(key.key.as_str()) {
+                Joined::Pilot(pilot) => pilot,
+                Joined::Passenger(seat) => match core.ride(seat, stale.clone()).await {
+                    Some(outcome) => return outcome,
+                    // It was for several keys, and given up, or brought others: it is our turn.
+                    None => continue,
+                },
+            };
+            let seat = pilot.passenger();
+            let (flown, given, flying) = (Loader::new(loader), stale.clone(), core.clone());
+            tasks::spawn(async move {
+                let outcome = flying.fly(&key, seen, given, true, flown).await;
+                pilot.land(outcome);
+            });
+            return core.ride(seat, stale).await.unwrap_or(Err(LoadError::Ended));
+        }
     }
 }
 
@@ -155,28 +158,30 @@ where
     T: Send + Sync + 'static,
 {
     /// What a load that is under way brings, or a stale value: where it fails, or takes too long.
-    async fn ride(&self, mut seat: Passenger<T>, stale: Option<Hit<T>>) -> Outcome<T> {
+    /// None if it brings nothing of this key.
+    async fn ride(&self, mut seat: Passenger<T>, stale: Option<Hit<T>>) -> Option<Outcome<T>> {
         let mut landed = pin!(seat.landed());
-        let outcome = match self.options.soft.filter(|_| stale.is_some()) {
+        let landed = match self.options.soft.filter(|_| stale.is_some()) {
             None => landed.await,
             Some(soft) => {
                 let late = self.shared.backend.clock().sleep(soft);
                 match select(landed.as_mut(), late).await {
-                    Either::Left((outcome, _)) => outcome,
+                    Either::Left((landed, _)) => landed,
                     Either::Right(_) => match self.in_grace(stale.clone()) {
-                        Some(hit) => return Ok(Some(self.give(hit))),
+                        Some(hit) => return Some(Ok(Some(self.give(hit)))),
                         None => landed.await,
                     },
                 }
             }
         };
-        match outcome {
+        let Landed::Outcome(outcome) = landed else { return None };
+        Some(match outcome {
             Ok(hit) => Ok(hit.map(|hit| if hit.stale { self.give(hit) } else { hit })),
             Err(error) => match self.in_grace(stale) {
                 Some(hit) => Ok(Some(self.give(hit))),
                 None => Err(error),
             },
-        }
+        })
     }
 
     /// Counts a stale value that is given.
