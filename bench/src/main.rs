@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark times real work on tasks of its own")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measured")]
 
+mod cache;
 mod contended;
 mod events;
 mod figures;
@@ -61,6 +62,7 @@ enum Part {
     Ratelimit,
     Sessions,
     Events,
+    Cache,
 }
 
 /// What every scenario is told.
@@ -98,6 +100,7 @@ async fn main() -> Result<ExitCode> {
         Part::Ratelimit => ratelimit::run(&plan, wanted, &server, &mut report).await?,
         Part::Sessions => sessions::run(&plan, wanted, &server, &mut report).await?,
         Part::Events => events::run(&plan, wanted, &server, &mut report).await?,
+        Part::Cache => cache::run(&plan, wanted, &server, &mut report).await?,
     }
     println!("{}", report.markdown());
     if let Some(path) = &cli.json {

@@ -4,7 +4,7 @@ mod ours;
 mod raw;
 mod rslock;
 
-pub(crate) use raw::{Client, client, roomy};
+pub(crate) use raw::{Client, client, farewell, roomy};
 
 use anyhow::Result;
 use coordinator_locks::Lock;

@@ -79,6 +79,7 @@ on_every_backend! {
     a_slow_reader_that_wished_to_leave_leaves
     no_payload_and_no_panic_ends_a_subscription
     an_event_says_who_published_it_when_and_in_which_trace
+    crews_and_the_system_have_scopes_and_metrics_a_topic
     a_key_publishes_once
     events_that_are_too_old_go_and_are_counted
     a_publisher_may_be_fenced_to_an_epoch
@@ -441,6 +442,29 @@ async fn an_event_says_who_published_it_when_and_in_which_trace(stage: Stage) {
     assert_eq!(raw.traceparent(), Some(trace));
     assert_eq!(raw.time().as_millis(), stage.clock.unix_time().as_millis());
     assert_eq!((raw.data().as_ref(), raw.content_type()), (b"7".as_slice(), "application/json"));
+}
+
+async fn crews_and_the_system_have_scopes_and_metrics_a_topic(stage: Stage) {
+    let events = &stage.events;
+    for (scope, plain) in [(Events::crew("42"), "crew:42"), (Events::SYSTEM.to_owned(), "system")] {
+        let mut heard = stage.peer.subscribe(plain).types(["triage_*"]).open::<u32>().await;
+        let heard = heard.as_mut().expect("it opens");
+        for (kind, number) in [("other", 1), ("triage_started", 2)] {
+            let published = events.publish(&scope, kind, &number).await.expect("published");
+            assert!(published.cursor().is_some());
+        }
+        match heard.next().await {
+            Some(Item::Event(event)) => assert_eq!(event.data, 2, "{plain}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let live = stage.peer.live("metrics:orchestrator").expect("a topic");
+    let mut heard = live.subscribe::<u32>().await.expect("it listens");
+    events.live(Events::METRICS).expect("a topic").publish("n", &3).await.expect("announced");
+    match heard.next().await {
+        coordinator_events::LiveItem::Event(event) => assert_eq!(event.data, 3),
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn a_key_publishes_once(stage: Stage) {

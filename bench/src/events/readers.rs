@@ -82,7 +82,11 @@ pub(crate) async fn run(plan: &Plan, server: &RedisServer, report: &mut Report) 
         });
     }
     #[expect(clippy::cast_precision_loss, reason = "a few")]
-    let subscriptions = server.channels().await?.len() as f64;
+    let subscriptions = {
+        // Scopes of scenarios before linger.
+        let channels = server.channels().await?;
+        channels.iter().filter(|channel| channel.ends_with(":crowd")).count() as f64
+    };
     let mut rows = [FLOOR, OURS].map(|name| (name, vec![Rounds::default(); 4]));
     for _ in 0..plan.rounds {
         let mut samples = [Vec::new(), Vec::new()];

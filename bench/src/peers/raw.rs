@@ -60,9 +60,14 @@ struct Quits(Client);
 
 impl Drop for Quits {
     fn drop(&mut self) {
-        let client = self.0.clone();
-        tokio::spawn(async move { client.quit().await });
+        farewell(&self.0);
     }
+}
+
+/// Ends its connection, for whoever drops a client.
+pub(crate) fn farewell(client: &Client) {
+    let client = client.clone();
+    tokio::spawn(async move { client.quit().await });
 }
 
 struct Poll {

@@ -162,12 +162,11 @@ where
     /// What is kept near and in its time, if all changes of it are heard of.
     pub(crate) fn near(&self, key: &str) -> Option<Slot<T>> {
         let slot = self.near.as_ref()?.get(key)?;
-        let now = self.shared.backend.now_ms();
         let same = |(tag, version): &(Tag, Version)| {
             self.shared.tags.get(tag.as_str()).is_some_and(|now| now == *version)
         };
-        let fresh = now < slot.soft_ms.min(slot.near_ms) && slot.tags.iter().all(same);
-        (fresh && !self.is_ended(key, &slot.tags)).then_some(slot)
+        let same = slot.tags.iter().all(same);
+        (same && !self.is_ended(key, &slot.tags)).then_some(slot)
     }
 
     /// What was kept near last, within its grace: for when no server answers.
@@ -225,11 +224,13 @@ where
         bytes: Bytes,
         ticket: Option<Ticket<Slot<T>>>,
     ) -> Result<Look<T>> {
-        if self.shared.queue.holds(&Order::Key(key.clone())) {
+        // None of them is built where nothing waits, as nearly always.
+        let waits = !self.shared.queue.is_empty();
+        if waits && self.shared.queue.holds(&Order::Key(key.clone())) {
             self.gone(key);
             return Ok(Look::Dead(envelope::version_of(&bytes)));
         }
-        let expired = self.shared.queue.holds(&Order::Expire(key.clone()));
+        let expired = waits && self.shared.queue.holds(&Order::Expire(key.clone()));
         let slot = match self.open(&bytes).await {
             Ok(slot) => slot,
             Err(why) => {
@@ -253,7 +254,8 @@ where
         let now = self.shared.backend.now_ms();
         if now < slot.soft_ms && !expired {
             if let Some(ticket) = ticket {
-                ticket.keep(slot.clone());
+                let left_ms = slot.soft_ms.min(slot.near_ms).saturating_sub(now);
+                ticket.keep_for(slot.clone(), Duration::from_millis(left_ms));
             }
             Ok(Look::Fresh(slot))
         } else if slot.value.is_some() && now < slot.hard_ms {

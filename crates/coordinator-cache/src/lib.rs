@@ -47,8 +47,9 @@
 //! * [`Caches::STALENESS`] where a server refuses to track keys ([`Hearing::Messages`]): what
 //!   expires or is evicted there is not told, and a lost message is found within the ttl alone.
 //! * A ttl kept to the ms: the server's time is known here as well as the shortest way there and
-//!   back of the last minute tells. Where the *server's* clock is set, or the machine slept, a near
-//!   cache may be wrong by so much for a second or two, or until the server answers.
+//!   back of the last minute tells. Where the *server's* clock is set, what was kept near before
+//!   keeps its time; where the machine slept, that is given for at most [`Caches::STALENESS`] after
+//!   it woke.
 //! * That a value that is [stale](Hit::is_stale) was not ended while no server could be asked.
 //! * One load per fleet while no server answers: then it is one per process, and nothing is stored.
 //! * That an invalidation survives its server, where that loses what it acknowledged: after a

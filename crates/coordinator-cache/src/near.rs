@@ -12,6 +12,7 @@ use std::{
     fmt,
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// How many locks the tickets are spread over.
@@ -35,11 +36,12 @@ pub(crate) struct Near<V> {
     heard: Arc<Heard>,
 }
 
-/// What was read, and in which epoch.
+/// What was read, in which epoch, and until when it is good, in ns of what hears.
 #[derive(Debug, Clone)]
 struct Slot<V> {
     value: V,
     epoch: u64,
+    until_ns: u64,
 }
 
 impl<V> fmt::Debug for Near<V> {
@@ -55,6 +57,8 @@ pub(crate) struct Ticket<V: Clone + Send + Sync + 'static> {
     changes: u64,
     /// None if nothing may be kept from the start.
     epoch: Option<u64>,
+    /// When it was taken.
+    at_ns: u64,
 }
 
 impl<V: Clone + Send + Sync + 'static> Near<V> {
@@ -72,13 +76,17 @@ impl<V: Clone + Send + Sync + 'static> Near<V> {
         self.stripes[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is kept, if all changes of it were heard of until now.
+    /// What is kept and in its time, if all changes of it were heard of until now.
     pub(crate) fn get(&self, key: &str) -> Option<V> {
-        let epoch = self.heard.epoch()?;
-        self.table.get(key).filter(|slot| slot.epoch == epoch).map(|slot| slot.value)
+        // One look at the clock for both: it takes a tenth of all this.
+        let now_ns = self.heard.now_ns();
+        let epoch = self.heard.epoch_at(now_ns)?;
+        let good = |slot: &Slot<V>| slot.epoch == epoch && now_ns < slot.until_ns;
+        self.table.get(key).filter(good).map(|slot| slot.value)
     }
 
-    /// What was kept last, whether or not it changed unheard: for whoever has nothing better.
+    /// What was kept last, whether or not it changed unheard or is past its time: for whoever has
+    /// nothing better.
     pub(crate) fn last(&self, key: &str) -> Option<V> {
         self.table.get(key).map(|slot| slot.value)
     }
@@ -86,14 +94,15 @@ impl<V: Clone + Send + Sync + 'static> Near<V> {
     /// To be taken before the value is asked for.
     pub(crate) fn ticket(self: &Arc<Self>, key: &str) -> Ticket<V> {
         // The epoch first: what changes after it is told to the ticket, or ends the epoch.
-        let epoch = self.heard.epoch();
+        let at_ns = self.heard.now_ns();
+        let epoch = self.heard.epoch_at(at_ns);
         let key: Arc<str> = key.into();
         let mut pending = self.stripe(&key);
         let held = pending.entry(key.clone()).or_default();
         held.holders += 1;
         let changes = held.changes;
         drop(pending);
-        Ticket { near: self.clone(), key, changes, epoch }
+        Ticket { near: self.clone(), key, changes, epoch, at_ns }
     }
 
     /// It changed: what is kept of it goes, and tickets for it are void.
@@ -121,12 +130,19 @@ impl<V: Clone + Send + Sync + 'static> Near<V> {
 impl<V: Clone + Send + Sync + 'static> Ticket<V> {
     /// Keeps what was read, unless it changed since the ticket was taken; whether it is kept.
     pub(crate) fn keep(self, value: V) -> bool {
+        self.keep_for(value, Duration::MAX)
+    }
+
+    /// The same for so long from when the ticket was taken.
+    pub(crate) fn keep_for(self, value: V, life: Duration) -> bool {
         let Some(epoch) = self.epoch else { return false };
         let pending = self.near.stripe(&self.key);
         let same = pending.get(&self.key).is_some_and(|held| held.changes == self.changes);
         let keeps = same && self.near.heard.epoch() == Some(epoch);
         if keeps {
-            self.near.table.insert(self.key.clone(), Slot { value, epoch });
+            let life_ns = u64::try_from(life.as_nanos()).unwrap_or(u64::MAX);
+            let until_ns = self.at_ns.saturating_add(life_ns);
+            self.near.table.insert(self.key.clone(), Slot { value, epoch, until_ns });
         }
         drop(pending);
         keeps
@@ -148,6 +164,7 @@ impl<V: Clone + Send + Sync + 'static> Drop for Ticket<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coordinator_core::clock::ManualClock;
 
     fn near() -> Arc<Near<u32>> {
         Arc::new(Near::new(Arc::new(Heard::always()), 100))
@@ -181,6 +198,24 @@ mod tests {
         assert_eq!(near.last("a"), Some(1), "for whoever has nothing better");
         assert!(near.ticket("a").keep(3));
         assert_eq!(near.get("a"), Some(3));
+    }
+
+    #[test]
+    fn what_is_past_its_time_is_for_whoever_has_nothing_better() {
+        let clock = ManualClock::new();
+        let heard = Arc::new(Heard::until(Arc::new(clock.clone()), Duration::from_hours(1)));
+        let near = Arc::new(Near::new(heard, 100));
+        let ticket = near.ticket("a");
+        // The time of the answer counts, too.
+        clock.advance(Duration::from_millis(1));
+        assert!(ticket.keep_for(1, Duration::from_millis(3)) && near.ticket("b").keep(2));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((near.get("a"), near.get("b")), (Some(1), Some(2)));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((near.get("a"), near.get("b")), (None, Some(2)));
+        assert_eq!(near.last("a"), Some(1));
+        clock.advance(Duration::from_hours(1));
+        assert_eq!(near.get("b"), None, "nobody hears of changes any more");
     }
 
     #[test]

@@ -31,6 +31,15 @@ const SILENCES: u32 = 2;
 /// after its change at the most, whatever becomes of the link.
 pub(crate) const GOOD: Duration = Duration::from_secs(2);
 
+/// By how much the clocks may drift apart between two answers, in ms: a clock that is corrected
+/// bit by bit stays below it.
+const LEAP_MS: u64 = 100;
+
+fn ahead_ms(clock: &dyn Clock) -> u64 {
+    let ahead = clock.unix_time().saturating_sub(clock.now().since_start());
+    u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What is known of the changes that are heard of.
 #[derive(Debug)]
 pub(crate) struct Heard {
@@ -39,6 +48,8 @@ pub(crate) struct Heard {
     until: AtomicU64,
     base: Instant,
     clock: Option<Arc<dyn Clock>>,
+    /// By how much the wall clock was ahead of the other one, in ms.
+    ahead_ms: AtomicU64,
 }
 
 impl Heard {
@@ -47,6 +58,7 @@ impl Heard {
             epoch: AtomicU64::new(1),
             until: AtomicU64::new(0),
             base: clock.now(),
+            ahead_ms: AtomicU64::new(ahead_ms(&*clock)),
             clock: Some(clock),
         }
     }
@@ -55,18 +67,34 @@ impl Heard {
     #[cfg(test)]
     pub(crate) fn always() -> Self {
         use coordinator_core::clock::SystemClock;
-        let base = SystemClock.now();
-        Self { epoch: AtomicU64::new(1), until: AtomicU64::new(1), base, clock: None }
+        let (base, ahead_ms) = (SystemClock.now(), AtomicU64::new(0));
+        Self { epoch: AtomicU64::new(1), until: AtomicU64::new(1), base, clock: None, ahead_ms }
+    }
+
+    /// All changes are heard of for so long from now.
+    #[cfg(test)]
+    pub(crate) fn until(clock: Arc<dyn Clock>, good: Duration) -> Self {
+        let heard = Self::new(clock);
+        heard.good_until(heard.base + good);
+        heard
+    }
+
+    /// Now, in ns after `base`.
+    pub(crate) fn now_ns(&self) -> u64 {
+        let Some(clock) = &self.clock else { return 0 };
+        let ns = clock.now().saturating_since(self.base).as_nanos();
+        u64::try_from(ns).unwrap_or(u64::MAX)
     }
 
     /// The epoch, while all changes are heard of.
     pub(crate) fn epoch(&self) -> Option<u64> {
+        self.epoch_at(self.now_ns())
+    }
+
+    /// The same at a time that was just [read](Self::now_ns).
+    pub(crate) fn epoch_at(&self, now_ns: u64) -> Option<u64> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        let until = self.until.load(Ordering::Acquire);
-        let good = self.clock.as_ref().is_none_or(|clock| {
-            Duration::from_nanos(until) > clock.now().saturating_since(self.base)
-        });
-        (until > 0 && good).then_some(epoch)
+        (now_ns < self.until.load(Ordering::Acquire)).then_some(epoch)
     }
 
     /// Changes may have been missed: whatever is kept is forgotten.
@@ -75,6 +103,13 @@ impl Heard {
     }
 
     fn good_until(&self, until: Instant) {
+        if let Some(clock) = &self.clock {
+            // What is kept has its time by a clock that stands still while the machine sleeps.
+            let ahead_ms = ahead_ms(&**clock);
+            if self.ahead_ms.swap(ahead_ms, Ordering::Relaxed).abs_diff(ahead_ms) > LEAP_MS {
+                self.flush();
+            }
+        }
         let ns = until.saturating_since(self.base).as_nanos();
         self.until.store(u64::try_from(ns).unwrap_or(u64::MAX).max(1), Ordering::Release);
     }
@@ -416,4 +451,25 @@ async fn by_messages(backend: &dyn Backend) -> Result<(Marks, bool)> {
         marks.push((node, Some(backend.mark(node, Version::random()).await?)));
     }
     Ok((marks, heard))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator_core::clock::ManualClock;
+
+    #[test]
+    fn a_machine_that_slept_believes_nothing_of_before() {
+        let clock = ManualClock::new();
+        let heard = Heard::until(Arc::new(clock.clone()), GOOD);
+        clock.advance(CANARY);
+        heard.good_until(clock.now() + GOOD);
+        assert_eq!(heard.epoch(), Some(1), "time that passes is no sleep");
+        // The wall clock alone goes on.
+        clock.set_unix_time(clock.unix_time() + CANARY);
+        heard.good_until(clock.now() + GOOD);
+        assert_eq!(heard.epoch(), Some(2));
+        heard.good_until(clock.now() + GOOD);
+        assert_eq!(heard.epoch(), Some(2), "once");
+    }
 }

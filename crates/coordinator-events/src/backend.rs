@@ -127,6 +127,8 @@ pub(crate) type Token = [u8; 8];
 #[derive(Debug, Clone)]
 pub(crate) struct Take {
     pub(crate) consumer: String,
+    /// Tells the consumer from others of its name.
+    pub(crate) seat: u64,
     /// The same for as long as no answer came.
     pub(crate) token: Token,
     pub(crate) most: usize,
@@ -168,6 +170,16 @@ pub(crate) struct Taken {
 pub(crate) struct Attempt {
     pub(crate) id: Id,
     pub(crate) token: Token,
+}
+
+/// What became of a delivery that was to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acked {
+    Done,
+    /// Its event was taken here, and is done already, whoever did it.
+    Before,
+    /// It is another's by now, or a dead letter; or nobody took it here.
+    Gone,
 }
 
 /// When a delivery is due again.
@@ -250,11 +262,12 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Listens to a topic; each announcement with its number.
     fn follow<'a>(&'a self, topic: &'a Name) -> BoxFuture<'a, Result<Box<dyn Feed<Announced>>>>;
 
-    /// Takes work. While its lease lasts, the consumer's last token is answered the same again.
+    /// Takes work; less than was asked for where that is long. While its lease lasts, the
+    /// consumer's last token is answered the same again.
     fn take<'a>(&'a self, crew: &'a Crew, take: &'a Take) -> BoxFuture<'a, Result<Taken>>;
 
-    /// Ends a delivery; whether it was under way.
-    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<bool>>;
+    /// Ends a delivery.
+    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<Acked>>;
 
     /// Sets when a delivery is due again.
     fn defer<'a>(
@@ -264,7 +277,7 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         defer: &'a Defer,
     ) -> BoxFuture<'a, Result<Deferred>>;
 
-    /// Makes a delivery a dead letter; whether it was under way.
+    /// Makes a delivery a dead letter; whether it was under way, or is one already.
     fn bury<'a>(
         &'a self,
         crew: &'a Crew,

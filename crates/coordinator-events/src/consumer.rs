@@ -40,6 +40,8 @@ const REFUSED: Duration = Duration::from_secs(30);
 pub struct Consumer {
     group: Arc<Group>,
     name: Name,
+    /// Tells it from others of its name.
+    seat: u64,
     hub: Arc<Hub>,
     head: watch::Receiver<u64>,
     /// Up to where the group has taken, as far as is known.
@@ -168,7 +170,19 @@ impl Consumer {
     pub(crate) fn new(group: Group, name: Name, hub: Arc<Hub>) -> Self {
         let head = hub.head();
         let (group, ready) = (Arc::new(group), VecDeque::new());
-        Self { group, name, hub, head, at: None, ready, asking: None, refused: None, due: None }
+        let seat = rand::random();
+        Self {
+            group,
+            name,
+            seat,
+            hub,
+            head,
+            at: None,
+            ready,
+            asking: None,
+            refused: None,
+            due: None,
+        }
     }
 
     /// The next event to work on, waiting for as long as it takes; outlasts outages. What cannot be
@@ -269,17 +283,29 @@ impl Consumer {
 
     /// Takes work; whether there was any.
     async fn take(&mut self) -> Result<bool> {
+        // What was answered before, and not heard, says nothing of what came since.
+        let repeated = self.asking.is_some();
+        Ok(self.take_once().await? || repeated && self.take_once().await?)
+    }
+
+    async fn take_once(&mut self) -> Result<bool> {
         // What is published from here on wakes it again.
         self.head.mark_unchanged();
         let now = self.now();
         let token = *self.asking.get_or_insert_with(rand::random);
-        let taken = self.group.take(&self.name, token, self.group.options.batch, self.at).await?;
+        let (whose, batch) = ((&self.name, self.seat), self.group.options.batch);
+        let (begin, place) = self.begin(now);
+        let taken = self.group.take(whose, token, batch, begin).await?;
         (self.asking, self.refused) = (None, None);
         let Taken { due_ms, left_ms, again, from, to, new, .. } = taken;
         let until = now + Duration::from_millis(left_ms);
-        let lent = |id, number| Lent { attempt: Attempt { id, token }, number, until };
+        let awaited = until + self.group.options.lease;
+        let lent = |id, number| {
+            self.group.under_way.lend(id, awaited);
+            Lent { attempt: Attempt { id, token }, number, until }
+        };
         self.due = due_ms.map(Duration::from_millis);
-        let known = from.or(self.at).or(self.group.begins_after());
+        let known = from.or(place).or(self.group.begins_after());
         self.at = Some(to);
         for again in again {
             let raw = RawEvent::new(Cursor::new(again.id, again.nonce), &again.envelope);
@@ -305,6 +331,18 @@ impl Consumer {
             self.ready.push_back(Ready::Delivery(raw, lent(stored.id, 1)));
         }
         Ok(!self.ready.is_empty())
+    }
+
+    /// Where a group begins that a server knows nothing of any more: where this consumer knows it
+    /// to be, and before what is under way. And the same as a place, if there is one.
+    fn begin(&self, now: Instant) -> (Option<Id>, Option<Id>) {
+        match self.group.under_way.first(now).filter(|first| self.at >= Some(*first)) {
+            None => (self.at, self.at),
+            Some(first @ Id { epoch, number }) => match number.checked_sub(1) {
+                Some(number) => (Some(Id { number, ..first }), Some(Id { number, ..first })),
+                None => (Some(Id { epoch: epoch.saturating_sub(1), number: u64::MAX }), None),
+            },
+        }
     }
 
     /// Until something is published, or due.

@@ -8,8 +8,8 @@ mod streams;
 
 use crate::{
     backend::{
-        Announced, Attempt, Backend, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed, From, Heard,
-        Letter, Page, Posted, Standing, Stored, Take, Taken,
+        Acked, Announced, Attempt, Backend, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed, From,
+        Heard, Letter, Page, Posted, Standing, Stored, Take, Taken,
     },
     cursor::Id,
 };
@@ -51,7 +51,7 @@ struct State {
     topics: HashMap<String, Expiring<u64>>,
     groups: HashMap<Crew, Expiring<Group>>,
     /// By group and consumer.
-    told: HashMap<(Crew, String), Expiring<Told>>,
+    told: HashMap<(Crew, u64), Expiring<Told>>,
     listeners: HashMap<String, broadcast::Sender<Stored>>,
     followers: HashMap<String, broadcast::Sender<Announced>>,
     writes: u64,
@@ -253,8 +253,10 @@ impl Backend for Embedded {
         self.step(|state, now| state.take(crew, take, now))
     }
 
-    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<bool>> {
-        self.of_group(crew, |(group, _), _| group.end(attempt).is_some())
+    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<Acked>> {
+        self.step(|state, now| {
+            live(&mut state.groups, crew, now).map_or(Acked::Gone, |(group, _)| group.end(attempt))
+        })
     }
 
     fn defer<'a>(

@@ -47,7 +47,12 @@ impl Epochs {
             return;
         }
         if scopes.len() >= SCOPES_MAX {
-            scopes.clear();
+            // The half that was not checked for the longest: those are published to no more.
+            let mut checked: Vec<_> = scopes.values().map(|known| known.checked).collect();
+            let half = checked.len() / 2;
+            let (_, middle, _) = checked.select_nth_unstable(half);
+            let middle = *middle;
+            scopes.retain(|_, known| known.checked > middle);
         }
         scopes.insert(scope.to_owned(), known);
     }
@@ -65,5 +70,27 @@ impl Epochs {
             known.swept = Some(now);
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator_core::clock::{Clock as _, ManualClock};
+
+    #[test]
+    fn of_too_many_scopes_those_that_were_looked_at_last_are_remembered() {
+        let (clock, epochs) = (ManualClock::new(), Epochs::default());
+        let scope = |number: usize| format!("s{number}");
+        for number in 0..=SCOPES_MAX {
+            clock.advance(Duration::from_millis(1));
+            let checked = clock.now();
+            let known = Known { epoch: 1, generation: 1, checked, swept: None };
+            epochs.learn(&scope(number), known);
+        }
+        let known = (0..=SCOPES_MAX).filter(|number| epochs.known(&scope(*number)).is_some());
+        let first = known.clone().next().expect("some are known");
+        assert!((SCOPES_MAX / 2..=SCOPES_MAX / 2 + 1).contains(&first), "{first}");
+        assert_eq!(known.count(), SCOPES_MAX + 1 - first);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     envelope::RawEvent,
     events::{Events, in_ms},
     hub::Hub,
+    under_way::UnderWay,
 };
 use coordinator_core::{Result, key::Name};
 use std::{sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ pub struct Group {
     pub(crate) events: Events,
     pub(crate) crew: Crew,
     pub(crate) options: Options,
+    pub(crate) under_way: Arc<UnderWay>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +48,8 @@ impl Group {
             ttl: Duration::from_hours(7 * 24),
             batch: 16,
         };
-        Self { events, crew: Crew { scope, group }, options }
+        let under_way = Arc::default();
+        Self { events, crew: Crew { scope, group }, options, under_way }
     }
 
     /// Where a group begins that is not there yet: with the first event that is kept, unless set.
@@ -121,26 +124,26 @@ impl Group {
         let hub: Arc<Hub> = self.events.hub(&self.crew.scope).await?;
         if self.options.begin.is_none() {
             // From now on: not from when it asks for work.
-            self.take(&name, rand::random(), 0, None).await?;
+            self.take((&name, rand::random()), rand::random(), 0, None).await?;
         }
         Ok(Consumer::new(self.clone(), name, hub))
     }
 
     pub(crate) async fn take(
         &self,
-        consumer: &Name,
+        (consumer, seat): (&Name, u64),
         token: Token,
         most: usize,
-        from: Option<Id>,
+        begin: Option<Id>,
     ) -> Result<Taken> {
         let take = Take {
             consumer: consumer.encoded().to_owned(),
+            seat,
             token,
             most,
             lease_ms: in_ms(self.options.lease),
             deliveries: self.options.deliveries,
-            // Where the group was deleted meanwhile, it goes on where this consumer knows it to be.
-            begin: from.or(self.options.begin),
+            begin: begin.or(self.options.begin),
             ttl_ms: self.ttl_ms(),
         };
         self.backend().take(&self.crew, &take).await

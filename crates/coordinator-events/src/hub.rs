@@ -5,9 +5,11 @@
 //! stream, which repairs it for all readers without a disconnect.
 
 use crate::{
+    asked::Asked,
     backend::{Backend, Feed, From, Heard, PAGE, Page, Stored},
-    cursor::Cursor,
+    cursor::{Cursor, Id},
     gap::behind,
+    pages::Pages,
     ring::{Accepted, Ring},
     tasks,
     telemetry::{self, Trouble},
@@ -16,13 +18,10 @@ use coordinator_core::{BoxFuture, Result, key::Name};
 use futures::future::{Either, select};
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 
 /// How often the stream is looked at where nothing is heard.
 const LOOK: Duration = Duration::from_secs(2);
@@ -45,20 +44,12 @@ pub(crate) struct Hub {
     ring: Mutex<Ring>,
     /// The number of slots there ever were.
     head: watch::Sender<u64>,
-    live: OnceCell<()>,
-    /// How often was asked where the scope ends.
-    begun: AtomicU64,
+    live: OnceLock<()>,
+    begins: Asked<(), ()>,
     /// Of pages that readers ask for themselves.
     pub(crate) pages: Trouble,
-    ends: tokio::sync::Mutex<Ends>,
-}
-
-/// Where the scope ended, as it was read last.
-#[derive(Debug, Default)]
-struct Ends {
-    /// How many reads were begun before that one.
-    number: u64,
-    at: Option<(Cursor, u64)>,
+    ends: Asked<(), (Cursor, u64)>,
+    shared: Pages,
 }
 
 impl fmt::Debug for Hub {
@@ -76,10 +67,11 @@ impl Hub {
             room,
             ring,
             head: watch::channel(0).0,
-            live: OnceCell::new(),
-            begun: AtomicU64::new(0),
+            live: OnceLock::new(),
+            begins: Asked::default(),
             pages: Trouble::default(),
-            ends: tokio::sync::Mutex::default(),
+            ends: Asked::default(),
+            shared: Pages::default(),
         }
     }
 
@@ -93,31 +85,45 @@ impl Hub {
 
     /// Returns when whatever is published from now on will come.
     pub(crate) async fn live(self: &Arc<Self>) -> Result<()> {
-        let begin = async || {
-            // Heard first and read afterwards: nothing falls in between.
-            let feed = self.backend.listen(&self.scope).await?;
-            let at = end(&*self.backend, &self.scope).await?;
-            *self.ring() = Ring::new(self.room.events, self.room.bytes, at);
-            tasks::spawn(pump(self.clone(), feed));
-            Ok(())
-        };
-        self.live.get_or_try_init(begin).await.map(drop)
+        if self.live.get().is_some() {
+            return Ok(());
+        }
+        let hub = self.clone();
+        self.begins.same(move || hub.clone().begin()).await
+    }
+
+    async fn begin(self: Arc<Self>) -> Result<()> {
+        if self.live.get().is_some() {
+            return Ok(());
+        }
+        // Heard first and read afterwards: nothing falls in between.
+        let feed = self.backend.listen(&self.scope).await?;
+        let at = end(&*self.backend, &self.scope).await?;
+        *self.ring() = Ring::new(self.room.events, self.room.bytes, at);
+        tasks::spawn(pump(self.clone(), feed));
+        self.live.get_or_init(|| ());
+        Ok(())
     }
 
     /// Where the scope ends now, and the slot from which on what comes later will be. Many who ask
     /// at once share a read.
-    pub(crate) async fn now(&self) -> Result<(Cursor, u64)> {
-        // A read that begins from here on is late enough.
-        let wanted = self.begun.load(Ordering::Acquire);
-        let mut ends = self.ends.lock().await;
-        if let Some(at) = ends.at.filter(|_| ends.number >= wanted) {
-            return Ok(at);
-        }
-        let number = self.begun.fetch_add(1, Ordering::AcqRel);
-        let slot = self.ring().end();
-        let at = (end(&*self.backend, &self.scope).await?, slot);
-        *ends = Ends { number, at: Some(at) };
-        Ok(at)
+    pub(crate) async fn now(self: &Arc<Self>) -> Result<(Cursor, u64)> {
+        let hub = self.clone();
+        let now = move || {
+            let hub = hub.clone();
+            async move {
+                let slot = hub.ring().end();
+                Ok((end(&*hub.backend, &hub.scope).await?, slot))
+            }
+        };
+        self.ends.same(now).await
+    }
+
+    /// A page from an event on, itself included, for a reader that goes on at a slot after it.
+    pub(crate) async fn page(self: &Arc<Self>, at: Id) -> Result<(u64, Option<Page>)> {
+        let hub = self.clone();
+        let end = move || hub.ring().end();
+        self.shared.page(self.backend.clone(), self.scope.clone(), at, end).await
     }
 
     /// Whether an event is still here.

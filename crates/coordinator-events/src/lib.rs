@@ -44,6 +44,7 @@
 //! * `redis` (default): [`Events::redis`]. The embedded backend is always there.
 
 mod age;
+mod asked;
 mod backend;
 mod consumer;
 mod cursor;
@@ -55,6 +56,7 @@ mod gap;
 mod group;
 mod hub;
 mod live;
+mod pages;
 mod publish;
 mod reader;
 #[cfg(feature = "redis")]
@@ -67,6 +69,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod under_way;
 
 pub use consumer::{Consumer, Delivered, Delivery, Work};
 pub use cursor::Cursor;

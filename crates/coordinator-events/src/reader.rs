@@ -223,10 +223,17 @@ impl Reader {
 }
 
 async fn ask(hub: Arc<Hub>, at: Cursor, earliest: bool) -> Asked {
+    if !earliest {
+        let paged = hub.page(at.id).await;
+        let (resume, page) = match paged {
+            Ok((resume, page)) => (resume, Ok(page)),
+            Err(error) => (0, Err(error)),
+        };
+        return Asked { resume, earliest, page };
+    }
     // What is in the ring by now was on the server before this page is read.
     let resume = hub.ring().end();
-    let from = if earliest { From::First } else { From::At(at.id) };
-    let page = hub.backend.read(&hub.scope, from, PAGE).await;
+    let page = hub.backend.read(&hub.scope, From::First, PAGE).await;
     Asked { resume, earliest, page }
 }
 

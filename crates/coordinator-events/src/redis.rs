@@ -2,8 +2,9 @@
 
 use crate::{
     backend::{
-        Again, Announced, Attempt, Backend, Before, COUNTED_MS, Crew, Defer, Deferred, Entry, Feed,
-        From, Heard, Letter, PAGE_BYTES, Page, Posted, SHARDS, Standing, Stored, Take, Taken,
+        Acked, Again, Announced, Attempt, Backend, Before, COUNTED_MS, Crew, Defer, Deferred,
+        Entry, Feed, From, Heard, Letter, PAGE_BYTES, Page, Posted, SHARDS, Standing, Stored, Take,
+        Taken,
     },
     cursor::{Id, Nonce},
 };
@@ -37,7 +38,15 @@ static READ: Script = Script::new("events.read", of_streams!("redis/read.lua"));
 static TRIM: Script = Script::new("events.trim", include_str!("redis/trim.lua"));
 static ANNOUNCE: Script = Script::new("events.announce", include_str!("redis/announce.lua"));
 static ANNOUNCED: Script = Script::new("events.announced", include_str!("redis/announced.lua"));
-static TAKE: Script = Script::new("events.take", of_groups!("redis/take.lua"));
+static TAKE: Script = Script::new(
+    "events.take",
+    concat!(
+        include_str!("redis/stream.lua"),
+        include_str!("redis/group.lua"),
+        include_str!("redis/told.lua"),
+        include_str!("redis/take.lua")
+    ),
+);
 static ACK: Script = Script::new("events.ack", of_groups!("redis/ack.lua"));
 static DEFER: Script = Script::new("events.defer", of_groups!("redis/defer.lua"));
 static BURY: Script = Script::new("events.bury", of_groups!("redis/bury.lua"));
@@ -131,8 +140,9 @@ impl Redis {
     }
 
     /// What a consumer was told last.
-    fn told(&self, crew: &Crew, consumer: &str) -> String {
-        let of = format!("{}:{}:{consumer}", crew.scope.encoded(), crew.group.encoded());
+    fn told(&self, crew: &Crew, take: &Take) -> String {
+        let (scope, group) = (crew.scope.encoded(), crew.group.encoded());
+        let of = format!("{scope}:{group}:{:016x}", take.seat);
         self.shard(&crew.scope).key("told", &of)
     }
 
@@ -365,9 +375,10 @@ impl Backend for Redis {
                 take.begin.map_or_else(|| "$".into(), |id| text(&id)),
                 number(take.ttl_ms),
                 Bytes::copy_from_slice(&take.token).into(),
+                size(PAGE_BYTES),
             ];
             let mut keys = self.keys(crew);
-            keys.push(self.told(crew, &take.consumer));
+            keys.push(self.told(crew, take));
             let mut fields = self.fields(&TAKE, keys, args).await?;
             fields.int()?;
             let due_ms = fields.int()?.try_into().ok();
@@ -391,9 +402,15 @@ impl Backend for Redis {
         })
     }
 
-    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<bool>> {
-        let args = vec![text(&attempt.id), token(attempt)];
-        Box::pin(self.done(&ACK, crew, args))
+    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<Acked>> {
+        Box::pin(async move {
+            let args = vec![text(&attempt.id), token(attempt)];
+            Ok(match self.fields(&ACK, self.keys(crew), args).await?.int()? {
+                0 => Acked::Gone,
+                1 => Acked::Done,
+                _ => Acked::Before,
+            })
+        })
     }
 
     fn defer<'a>(

@@ -3,7 +3,7 @@
 //! What a consumer is given, and when, is not here.
 
 use crate::{
-    backend::{Attempt, Defer, Deferred},
+    backend::{Acked, Attempt, Defer, Deferred},
     events::in_ms,
     group::Group,
     hub::pause_of,
@@ -25,7 +25,8 @@ pub enum Settled {
     Done,
     /// It had been delivered as often as may be: it is a dead letter.
     Buried,
-    /// Its time was over, and it is delivered to another consumer, or settled already.
+    /// Its time was over, and it is delivered to another consumer, or settled already; or a server
+    /// took over that knows nothing of it, and delivers it again.
     Gone,
 }
 
@@ -41,7 +42,7 @@ pub(crate) struct Lent {
 
 impl Group {
     /// Asks until there is an answer, or the lease is over: the last try begins as it ends. Whether
-    /// an earlier try may have been applied, and nobody else can have had the delivery since.
+    /// an earlier try may have been applied.
     async fn repeated<'a, T>(
         &self,
         until: Instant,
@@ -51,7 +52,7 @@ impl Group {
         let (mut pause, mut unsure) = (AGAIN.0, false);
         loop {
             match step().await {
-                Ok(done) => return Ok((done, unsure && clock.now() < until)),
+                Ok(done) => return Ok((done, unsure)),
                 Err(error) if error.is_retryable() && clock.now() < until => {
                     unsure |= error.kind() == ErrorKind::Indeterminate;
                     tracing::debug!(error = %error.chain(), "a delivery is not settled yet");
@@ -65,15 +66,27 @@ impl Group {
 
     pub(crate) async fn ack(&self, lent: Lent) -> Result<bool> {
         let ack = || self.backend().ack(&self.crew, lent.attempt);
-        let (done, before) = self.repeated(lent.until, ack).await?;
-        let done = done || before;
+        // Where another server took over meanwhile, it may have been another's to say: it is done.
+        let done = match self.repeated(lent.until, ack).await? {
+            (Acked::Done, _) => true,
+            (Acked::Before, unsure) => unsure,
+            (Acked::Gone, _) => false,
+        };
+        if done {
+            self.under_way.settled(lent.attempt.id);
+        }
         telemetry::delivered(if done { Ended::Acked } else { Ended::Gone });
         Ok(done)
     }
 
     pub(crate) async fn extend(&self, attempt: Attempt) -> Result<bool> {
         let defer = self.defer(self.options.lease, "");
-        Ok(self.backend().defer(&self.crew, attempt, &defer).await? == Deferred::Done)
+        let until = self.until(self.options.lease);
+        let done = self.backend().defer(&self.crew, attempt, &defer).await? == Deferred::Done;
+        if done {
+            self.under_way.lend(attempt.id, until);
+        }
+        Ok(done)
     }
 
     pub(crate) async fn retry(
@@ -86,14 +99,18 @@ impl Group {
         let why = if why.is_empty() { "it failed" } else { why };
         let defer = self.defer(after, why);
         let retry = || self.backend().defer(&self.crew, lent.attempt, &defer);
-        let (settled, ended) = match self.repeated(lent.until, retry).await? {
-            (Deferred::Done, _) => (Settled::Done, Ended::Retried),
-            (Deferred::Buried, _) => (Settled::Buried, Ended::Buried),
-            // What was set before is set again, what was buried before is not there any more.
-            (Deferred::Gone, true) if lent.number >= defer.deliveries => {
+        let until = self.until(after);
+        let id = lent.attempt.id;
+        let (settled, ended) = match self.repeated(lent.until, retry).await?.0 {
+            Deferred::Done => {
+                self.under_way.lend(id, until);
+                (Settled::Done, Ended::Retried)
+            }
+            Deferred::Buried => {
+                self.under_way.settled(id);
                 (Settled::Buried, Ended::Buried)
             }
-            (Deferred::Gone, _) => (Settled::Gone, Ended::Gone),
+            Deferred::Gone => (Settled::Gone, Ended::Gone),
         };
         telemetry::delivered(ended);
         Ok(settled)
@@ -102,10 +119,17 @@ impl Group {
     pub(crate) async fn bury(&self, lent: Lent, why: &str) -> Result<bool> {
         let why = reason(why);
         let bury = || self.backend().bury(&self.crew, lent.attempt, &why, self.ttl_ms());
-        let (done, before) = self.repeated(lent.until, bury).await?;
-        let done = done || before;
+        let (done, _) = self.repeated(lent.until, bury).await?;
+        if done {
+            self.under_way.settled(lent.attempt.id);
+        }
         telemetry::delivered(if done { Ended::Buried } else { Ended::Gone });
         Ok(done)
+    }
+
+    /// How long what is due after a while is awaited, a lease more: whoever takes it then may fail.
+    pub(crate) fn until(&self, after: Duration) -> Instant {
+        self.backend().clock().now() + after + self.options.lease
     }
 
     fn defer(&self, after: Duration, why: &str) -> Defer {

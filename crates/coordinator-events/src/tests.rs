@@ -1,6 +1,6 @@
 //! Port level: every step on both backends, and what the scripts alone can do wrong.
 
-mod faulty;
+pub(crate) mod faulty;
 #[cfg(feature = "redis")]
 mod scripts;
 mod stage;
@@ -43,11 +43,17 @@ fn crew(scope: &str, group: &str) -> Crew {
     Crew { scope: name(scope), group: name(group) }
 }
 
+/// Of the consumer that has a name to itself.
+fn seat(consumer: &str) -> u64 {
+    consumer.bytes().fold(1, |seat, byte| seat * 256 + u64::from(byte))
+}
+
 /// One that was never asked for before.
 fn take(consumer: &str, most: usize) -> Take {
     Take {
         token: rand::random(),
         consumer: consumer.to_owned(),
+        seat: seat(consumer),
         most,
         lease_ms: 1000,
         deliveries: 2,

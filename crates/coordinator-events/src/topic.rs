@@ -5,6 +5,7 @@
 //! missed.
 
 use crate::{
+    asked::Asked,
     backend::{Announced, Backend, Feed, Heard},
     cursor::Cursor,
     envelope::RawEvent,
@@ -20,10 +21,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     ops::RangeInclusive,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 use tokio::sync::watch;
@@ -208,18 +206,8 @@ pub(crate) struct Topic {
     ring: Mutex<Ring>,
     /// The number of slots there ever were.
     head: watch::Sender<u64>,
-    /// How often was asked how much was announced.
-    begun: AtomicU64,
-    looks: tokio::sync::Mutex<Looks>,
-}
-
-/// How much was announced, as it was read last for whoever came.
-#[derive(Debug, Default)]
-struct Looks {
-    live: bool,
-    /// How many reads were begun before that one.
-    number: u64,
-    at: Option<Place>,
+    live: OnceLock<()>,
+    looks: Asked<(), Place>,
 }
 
 impl fmt::Debug for Topic {
@@ -235,8 +223,8 @@ impl Topic {
             backend,
             ring: Mutex::new(Ring::new(room)),
             head: watch::channel(0).0,
-            begun: AtomicU64::new(0),
-            looks: tokio::sync::Mutex::default(),
+            live: OnceLock::new(),
+            looks: Asked::default(),
         }
     }
 
@@ -260,22 +248,22 @@ impl Topic {
     /// Where to listen from; what is announced from now on is after it. Many who ask at once share
     /// a look at the count.
     pub(crate) async fn join(self: &Arc<Self>) -> Result<Place> {
-        // A look that begins from here on is late enough.
-        let wanted = self.begun.load(Ordering::Acquire);
-        let mut looks = self.looks.lock().await;
-        if let Some(place) = looks.at.filter(|_| looks.number >= wanted) {
-            return Ok(place);
-        }
+        let topic = self.clone();
+        self.looks.same(move || topic.clone().look()).await
+    }
+
+    async fn look(self: Arc<Self>) -> Result<Place> {
         // Heard first and counted afterwards: nothing falls in between.
-        let feed = if looks.live { None } else { Some(self.backend.follow(&self.name).await?) };
-        let number = self.begun.fetch_add(1, Ordering::AcqRel);
+        let feed = match self.live.get() {
+            Some(()) => None,
+            None => Some(self.backend.follow(&self.name).await?),
+        };
         let count = self.backend.announced(&self.name).await?;
         if let Some(feed) = feed {
             tasks::spawn(pump(self.clone(), feed));
-            looks.live = true;
+            self.live.get_or_init(|| ());
         }
         let place = self.ring().joined(count);
-        (looks.number, looks.at) = (number, Some(place));
         Ok(place)
     }
 

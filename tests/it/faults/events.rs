@@ -1,14 +1,13 @@
 //! Faults of the server and of the link, with the outcome that events promise.
 
 mod chaos;
+mod groups;
 mod servers;
 
 use super::{SECOND, background, connect, figures, now};
 use crate::topology::config;
 use coordinator_core::{ErrorKind, redis::Connection};
-use coordinator_events::{
-    Cursor, Events, Item, LiveItem, Lost, Position, Published, Settled, Subscription, Work,
-};
+use coordinator_events::{Cursor, Events, Item, LiveItem, Lost, Position, Published, Subscription};
 use coordinator_harness::{Builder, Proxy, RedisServer, Rule, eventually};
 use futures::future::join_all;
 use std::time::Duration;
@@ -78,7 +77,7 @@ async fn at_once(events: &Events, truth: &Events, server: &RedisServer, rounds: 
 #[tokio::test]
 async fn what_is_published_right_after_a_subscription_arrives() {
     let Scene { server, events, truth, proxy } = scene().await;
-    at_once(&events, &truth, &server, 400).await;
+    at_once(&events, &truth, &server, 1000).await;
     // However long the server takes to listen.
     let listens = |args: &[bytes::Bytes]| {
         args[0].eq_ignore_ascii_case(b"SSUBSCRIBE") || args[0].eq_ignore_ascii_case(b"SUBSCRIBE")
@@ -92,7 +91,7 @@ async fn what_is_published_right_after_a_subscription_arrives() {
 async fn on_a_server_without_sharded_channels_too() {
     let builder = crate::topology::builder().without_sharded_channels();
     let Scene { server, events, truth, proxy } = scene_over(builder).await;
-    at_once(&events, &truth, &server, 400).await;
+    at_once(&events, &truth, &server, 1000).await;
     let late = proxy.rule(Rule::command("SUBSCRIBE").on_request().delay(SECOND / 10));
     at_once(&events, &truth, &server, 10).await;
     assert!(late.hits() >= 10);
@@ -106,7 +105,7 @@ async fn in_a_cluster_too() {
     let theirs = config(&all.url()).with_prefix(&prefix).expect("a prefix");
     let theirs = Connection::connect(theirs).await.expect("a connection");
     let (events, truth) = (Events::redis(&connection), Events::redis(&theirs));
-    at_once(&events, &truth, &all.masters()[0], 300).await;
+    at_once(&events, &truth, &all.masters()[0], 1000).await;
 }
 
 #[tokio::test]
@@ -175,7 +174,10 @@ async fn a_black_hole_is_found_by_its_silence() {
     for expected in 1..100 {
         assert_eq!(number(&mut subscription).await, expected);
     }
-    assert!(before.elapsed() < SECOND * 8, "{:?}", before.elapsed());
+    let took = before.elapsed();
+    figures(&format!("a black hole was found after {took:?}"));
+    // Two looks.
+    assert!(took < SECOND * 4, "{took:?}");
     publish(&truth, "s", 100).await;
     assert_eq!(number(&mut subscription).await, 100);
 }
@@ -327,70 +329,11 @@ async fn ten_thousand_listeners_of_a_topic_are_one_subscription_and_one_look() {
     assert!(asked < 100, "{asked} commands");
 }
 
-fn hash(step: &str) -> &'static str {
-    let mut scripts = coordinator_events::SCRIPTS.iter();
-    scripts.find(|script| script.name() == step).expect("a script").hash()
-}
-
-#[tokio::test]
-async fn work_whose_take_and_ack_had_no_answer_is_no_dead_letter() {
-    let Scene { proxy, events, truth, server: _server } = scene().await;
-    publish(&truth, "s", 7).await;
-    let group = |events: &Events| events.group("s", "g").expect("a group").with_max_deliveries(1);
-    let mut one = group(&events).consumer("one").await.expect("a consumer");
-    for step in ["events.take", "events.ack"] {
-        proxy.rule(Rule::script(hash(step)).nth(1).on_reply().drop_frame());
-    }
-    let work = tokio::time::timeout(SOON, one.next::<u32>()).await.expect("in time");
-    let Ok(Work::Delivery(delivery)) = work else { panic!("{work:?}") };
-    assert_eq!((delivery.data, delivery.attempt()), (7, 1));
-    let settled = tokio::time::timeout(SOON, delivery.ack()).await.expect("in time");
-    assert_eq!(settled.expect("an answer"), Settled::Done);
-    let status = group(&truth).status().await.expect("an answer").expect("it is there");
-    assert_eq!((status.pending, status.dead), (0, 0));
-}
-
-#[tokio::test]
-async fn a_consumer_that_may_not_take_is_told() {
-    let builder = RedisServer::builder().config("user", "idle on >pw ~* &* +@all");
-    let server = builder.start().await.expect("a server");
-    let credentials = coordinator_core::config::Credentials::fixed(Some("idle"), "pw");
-    let config = config(&server.url()).with_credentials(credentials);
-    let connection = Connection::connect(config).await.expect("a connection");
-    let events = Events::redis(&connection);
-    let mut one = events.group("s", "g").expect("a group").consumer("one").await.expect("it reads");
-    server.command(&["ACL", "SETUSER", "idle", "-zcard"]).await.expect("an answer");
-    let refused = tokio::time::timeout(SOON, one.next::<u32>()).await.expect("in time");
-    assert_eq!(refused.expect_err("it is forbidden").kind(), ErrorKind::Rejected);
-}
-
-#[tokio::test]
-async fn work_goes_on_while_its_renewal_has_no_answer() {
-    let server = crate::topology::builder().start().await.expect("a server");
-    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
-    let connection = Connection::connect(config(&proxy.url()).with_command_timeout(SOON * 2));
-    let events = Events::redis(&connection.await.expect("a connection"));
-    publish(&events, "s", 0).await;
-    let group = events.group("s", "g").expect("a group").with_lease(SECOND);
-    let one = group.consumer("one").await.expect("a consumer");
-    let held = proxy.rule(Rule::script(hash("events.defer")).on_request().hold());
-    let (done, mut all_done) = tokio::sync::mpsc::unbounded_channel();
-    let handler = |_: coordinator_events::Delivered<u32>| async {
-        eventually(SOON, "it is renewed", async || held.hits() > 0).await;
-        done.send(()).expect("somebody waits");
-        Ok::<(), String>(())
-    };
-    tokio::select! {
-        ended = one.run(handler) => panic!("it ended: {ended:?}"),
-        heard = tokio::time::timeout(SOON, all_done.recv()) => assert_eq!(heard, Ok(Some(()))),
-    }
-}
-
 #[tokio::test]
 async fn a_lost_answer_is_found_by_the_key() {
     let Scene { proxy, events, truth, server: _server } = scene().await;
     publish(&events, "s", 0).await;
-    proxy.rule(Rule::script(hash("events.publish")).nth(1).on_reply().drop_frame());
+    proxy.rule(Rule::script(groups::hash("events.publish")).nth(1).on_reply().drop_frame());
     let lost = events.publish("s", "n", &1).idempotent("k").await;
     assert_eq!(lost.expect_err("no answer").kind(), ErrorKind::Indeterminate);
     let mut again = None;

@@ -111,6 +111,11 @@ pub(super) fn read(step: &'static str, error: &FredError) -> Error {
     Error::new(kind, step).with_source(readable(error.details()))
 }
 
+/// Whether a node said, while it was connected to, that the cluster is down.
+pub(super) fn is_cluster_down(error: &FredError) -> bool {
+    error.details().contains("missing cluster state") || error.details().contains("CLUSTERDOWN")
+}
+
 /// An error of connecting.
 pub(super) fn connect(error: &FredError) -> Error {
     let details = error.details();

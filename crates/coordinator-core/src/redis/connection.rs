@@ -91,10 +91,12 @@ impl Inner {
 }
 
 impl Connection {
-    /// Connects, and fails if the first attempt fails.
+    /// Connects, and fails if the first attempt fails; waits while a cluster says that it is down,
+    /// as it does for a moment in a failover.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if nobody answers within 1.5 × the connect timeout,
+    /// or a cluster is down for as long,
     /// [`Rejected`](ErrorKind::Rejected) if the server refuses the credentials or either side the
     /// other's certificate, [`Misuse`](ErrorKind::Misuse) for a wrong configuration.
     ///

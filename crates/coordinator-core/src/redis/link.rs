@@ -26,6 +26,8 @@ use tokio::sync::{
 
 /// How often a caller looks whether the link is back.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
+/// How soon a cluster that is down is asked again.
+const CLUSTER_LOOK: Duration = Duration::from_millis(50);
 /// The longest delay between two attempts to begin the client's task, without its jitter.
 const LONGEST_DELAY: Duration = Duration::from_millis(450);
 
@@ -60,7 +62,8 @@ impl Link {
         Ok(Self::keep(setup::client(config, role)?, None))
     }
 
-    /// Connects once and fails if that fails; afterwards as [`open`](Self::open).
+    /// Connects once and fails if that fails, but waits for a cluster that is down for a moment;
+    /// afterwards as [`open`](Self::open).
     pub(super) async fn connect(config: &Config, role: Role) -> Result<Self> {
         // Several hosts may be asked in turn; the sum stays bounded.
         let limit = config.connect_timeout() + config.connect_timeout() / 2;
@@ -73,19 +76,32 @@ impl Link {
         role: Role,
         limit: Duration,
     ) -> Result<Self> {
-        let client = setup::client(config, role)?;
-        // The client's task outlives its handles: whoever stops waiting must still end it.
-        let mut unfinished = Unfinished(Some(client.clone()));
-        let handle = match tokio::time::timeout(limit, client.init()).await {
-            Ok(Ok(handle)) => handle,
-            Ok(Err(error)) => return Err(classify::connect(&error)),
-            Err(_) => {
-                return Err(Error::new(ErrorKind::Unavailable, "connect")
-                    .with_source(format!("no answer within {} ms", limit.as_millis())));
+        let down = AtomicBool::new(false);
+        let connected = async {
+            loop {
+                let client = setup::client(config, role)?;
+                // The client's task outlives its handles: whoever stops waiting must still end it.
+                let mut unfinished = Unfinished(Some(client.clone()));
+                match client.init().await {
+                    Ok(handle) => {
+                        unfinished.0 = None;
+                        return Ok(Self::keep(client, Some(handle)));
+                    }
+                    // So says a node that has not heard yet how a failover ended.
+                    Err(error) if classify::is_cluster_down(&error) => {
+                        down.store(true, Ordering::Relaxed);
+                    }
+                    Err(error) => return Err(classify::connect(&error)),
+                }
+                tokio::time::sleep(CLUSTER_LOOK).await;
             }
         };
-        unfinished.0 = None;
-        Ok(Self::keep(client, Some(handle)))
+        tokio::time::timeout(limit, connected).await.unwrap_or_else(|_| {
+            let down = down.load(Ordering::Relaxed);
+            let what = if down { "the cluster was not up" } else { "no answer" };
+            let why = format!("{what} within {} ms", limit.as_millis());
+            Err(Error::new(ErrorKind::Unavailable, "connect").with_source(why))
+        })
     }
 
     fn keep(client: Client, handle: Option<ConnectHandle>) -> Self {

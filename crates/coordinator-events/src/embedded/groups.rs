@@ -3,7 +3,7 @@
 use super::{State, live, ms};
 use crate::{
     backend::{
-        Again, Attempt, Crew, Defer, Deferred, Letter, Standing, Stored, Take, Taken, Token,
+        Acked, Again, Attempt, Crew, Defer, Deferred, Letter, Standing, Stored, Take, Taken, Token,
     },
     cursor::{Id, Nonce},
 };
@@ -29,7 +29,8 @@ pub(super) struct Group {
     at: Id,
     due: BTreeSet<(i64, String)>,
     work: HashMap<Id, Work>,
-    dead: BTreeMap<(i64, String), Letter>,
+    /// Each with the token of its last delivery.
+    dead: BTreeMap<(i64, String), (Token, Letter)>,
 }
 
 impl Group {
@@ -51,15 +52,29 @@ impl Group {
         self.work.get(&attempt.id).filter(|work| work.token == attempt.token)
     }
 
+    fn is_dead(&self, attempt: Attempt) -> bool {
+        let of =
+            |(token, letter): &(Token, Letter)| *token == attempt.token && letter.id == attempt.id;
+        self.dead.values().any(of)
+    }
+
     /// Ends the delivery that is under way.
-    pub(super) fn end(&mut self, attempt: Attempt) -> Option<()> {
-        self.held(attempt)?;
-        self.remove(attempt.id).map(drop)
+    pub(super) fn end(&mut self, attempt: Attempt) -> Acked {
+        let id = attempt.id;
+        if self.held(attempt).is_some() {
+            self.remove(id);
+            return Acked::Done;
+        }
+        let dead = self.dead.values().any(|(_, letter)| letter.id == id);
+        if dead || self.work.contains_key(&id) || self.at < id {
+            return Acked::Gone;
+        }
+        Acked::Before
     }
 
     pub(super) fn bury(&mut self, attempt: Attempt, reason: Option<&str>, now: i64) -> bool {
         if self.held(attempt).is_none() {
-            return false;
+            return self.is_dead(attempt);
         }
         let Some(work) = self.remove(attempt.id) else { return false };
         self.forget_letter(attempt.id);
@@ -72,12 +87,15 @@ impl Group {
             nonce: work.nonce,
             envelope: work.envelope,
         };
-        self.dead.insert((now, attempt.id.to_string()), letter);
+        self.dead.insert((now, attempt.id.to_string()), (work.token, letter));
         true
     }
 
     pub(super) fn defer(&mut self, attempt: Attempt, defer: &Defer, now: i64) -> Deferred {
-        let Some(mut work) = self.held(attempt).cloned() else { return Deferred::Gone };
+        let Some(mut work) = self.held(attempt).cloned() else {
+            let buried = !defer.reason.is_empty() && self.is_dead(attempt);
+            return if buried { Deferred::Buried } else { Deferred::Gone };
+        };
         if !defer.reason.is_empty() {
             if work.deliveries >= defer.deliveries {
                 self.bury(attempt, Some(&defer.reason), now);
@@ -92,7 +110,7 @@ impl Group {
 
     fn forget_letter(&mut self, id: Id) -> Option<Letter> {
         let key = self.dead.keys().find(|(_, text)| *text == id.to_string())?.clone();
-        self.dead.remove(&key)
+        self.dead.remove(&key).map(|(_, letter)| letter)
     }
 
     pub(super) fn revive(&mut self, id: Id, again: bool, now: i64) -> bool {
@@ -108,7 +126,7 @@ impl Group {
     }
 
     pub(super) fn letters(&self, skip: usize, limit: usize) -> Vec<Letter> {
-        self.dead.values().skip(skip).take(limit).cloned().collect()
+        self.dead.values().skip(skip).take(limit).map(|(_, letter)| letter.clone()).collect()
     }
 
     pub(super) fn standing(&self, last: Id, now: i64) -> Standing {
@@ -159,7 +177,7 @@ pub(super) type Told = (Token, Taken);
 impl State {
     /// The last answer, if it was this take's and nothing of it is anybody else's by now.
     fn again(&mut self, crew: &Crew, take: &Take, now: i64) -> Option<Taken> {
-        let told = live(&mut self.told, &(crew.clone(), take.consumer.clone()), now)?;
+        let told = live(&mut self.told, &(crew.clone(), take.seat), now)?;
         let ((token, mut taken), due) = told.clone();
         let (group, _) = live(&mut self.groups, crew, now)?;
         if token != take.token || due <= now {
@@ -216,7 +234,7 @@ impl State {
         let taken = Taken { due_ms, left_ms, buried, again, from, to, new };
         if !taken.again.is_empty() || !taken.new.is_empty() || from != Some(to) {
             let told = ((take.token, taken.clone()), now + ms(take.lease_ms));
-            self.told.insert((crew.clone(), take.consumer.clone()), told);
+            self.told.insert((crew.clone(), take.seat), told);
         }
         taken
     }

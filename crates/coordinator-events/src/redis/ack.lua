@@ -3,12 +3,18 @@
 --            they are due again; their bodies; its dead letters, by when they died; their bodies
 -- ARGV[1] the id
 -- ARGV[2] the token of the take that delivered it
--- Answer: {1} it is done; {0} it was not under way any more
--- Safe to run twice: the second finds it done.
+-- Answer: {1} it is done; {2} the group took it, and it is nobody's any more: it was done before;
+--         {0} it is another's, or a dead letter, or was never taken here
+-- Safe to run twice: the second finds it done before.
 sound(KEYS)
-if not held(KEYS, ARGV[1], ARGV[2]) then
+local id, at = ARGV[1], redis.call('GET', KEYS[2])
+if held(KEYS, id, ARGV[2]) then
+  redis.call('ZREM', KEYS[3], id)
+  redis.call('HDEL', KEYS[4], id)
+  return {1}
+end
+local open = redis.call('HEXISTS', KEYS[4], id) + redis.call('HEXISTS', KEYS[6], id) > 0
+if open or not at or earlier(at, id) then
   return {0}
 end
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('HDEL', KEYS[4], ARGV[1])
-return {1}
+return {2}

@@ -6,13 +6,14 @@
 -- ARGV[3] why
 -- ARGV[4] for how long the group is kept, in ms
 -- Answer: {1} it is one; {0} it was not under way any more
--- Safe to run twice: the second finds it dead.
+-- Safe to run twice: the second finds it dead, and says so.
 sound(KEYS)
 local work = held(KEYS, ARGV[1], ARGV[2])
-if not work then
+if work then
+  work.reason = ARGV[3]
+  bury(KEYS, ARGV[1], work, clock())
+elseif not is_dead(KEYS, ARGV[1], ARGV[2]) then
   return {0}
 end
-work.reason = ARGV[3]
-bury(KEYS, ARGV[1], work, clock())
 keep(KEYS, ARGV[4])
 return {1}

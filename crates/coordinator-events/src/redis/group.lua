@@ -46,6 +46,12 @@ local function held(keys, id, token)
   return work and work.token == token and work or nil
 end
 
+-- Whether it is this very delivery that ended as a dead letter.
+local function is_dead(keys, id, token)
+  local body = redis.call('HGET', keys[6], id)
+  return body and unwrap(body).token == token
+end
+
 local function bury(keys, id, work, now)
   redis.call('HSET', keys[6], id, wrap(work))
   redis.call('ZADD', keys[5], now, id)

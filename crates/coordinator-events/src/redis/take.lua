@@ -9,12 +9,13 @@
 -- ARGV[5] where a group that is not there begins: `0-0`, `$` or an id, itself not included
 -- ARGV[6] for how long the group is kept, in ms
 -- ARGV[7] the token of the take, 8 bytes
+-- ARGV[8] after how many bytes of events it is enough
 -- Answer: {1, ms until something is due again or -1, ms for which this is the consumer's, number
 --         buried, id up to which was taken before or *, the same now, number due, number new, id,
 --         deliveries, nonce and envelope, …, id, id before it as in `read`, the same, …}
 -- Safe to run twice: the second is told the same, and counts nothing, while the lease lasts.
-local now, most = clock(), tonumber(ARGV[2])
-local due_at = now + tonumber(ARGV[3])
+local now, most, enough = clock(), tonumber(ARGV[2]), tonumber(ARGV[8])
+local due_at, bytes = now + tonumber(ARGV[3]), 0
 sound(KEYS)
 local at, last = redis.call('GET', KEYS[2]), newest(KEYS[1]) or '0-0'
 local function told(answer)
@@ -22,24 +23,7 @@ local function told(answer)
   answer[2] = due and math.max(tonumber(due) - now, 0) or -1
   return answer
 end
-
--- The last answer, if it was this take's and nothing of it is anybody else's by now.
-local function again()
-  local _, token, due, answer = pcall(cmsgpack.unpack, redis.call('GET', KEYS[7]) or '')
-  if not at or token ~= ARGV[7] or due <= now then
-    return nil
-  end
-  for i = 9, #answer, 3 do
-    local work = held(KEYS, answer[i], token)
-    if not work then
-      return nil
-    end
-    answer[i + 2] = work.event
-  end
-  answer[3] = due - now
-  return answer
-end
-local new, answer = {}, again()
+local answer = told_before(KEYS, ARGV[7], now)
 if answer then
   return told(answer)
 end
@@ -50,6 +34,7 @@ local function give(id, what, work)
   work.token, work.consumer = ARGV[7], ARGV[1]
   redis.call('HSET', KEYS[4], id, wrap(work))
   redis.call('ZADD', KEYS[3], due_at, id)
+  bytes = bytes + #work.event
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, most)) do
   local body = redis.call('HGET', KEYS[4], id)
@@ -59,32 +44,31 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0
   elseif work.deliveries >= tonumber(ARGV[4]) then
     bury(KEYS, id, work, now)
     answer[4] = answer[4] + 1
-  else
+  elseif bytes < enough then
     work.deliveries = work.deliveries + 1
     give(id, work.deliveries, work)
     answer[7] = answer[7] + 1
   end
 end
+local asked, count = 0, 0
 if answer[6] == '$' or earlier(last, answer[6]) and last ~= '0-0' then
   -- The stream was set back, if this is not how the group begins: what comes now is new.
   answer[6] = last
-elseif answer[7] < most then
-  new = redis.call('XRANGE', KEYS[1], '(' .. answer[6], '+', 'COUNT', most - answer[7])
 end
-for _, entry in ipairs(new) do
-  local prior, event = fields(entry)
-  give(entry[1], prior, {deliveries = 1, reason = '', event = event})
-  answer[6] = entry[1]
+-- Two at first, and never many, for these may be long.
+while count == asked and bytes < enough and answer[7] + answer[8] < most do
+  asked = math.min(asked == 0 and 2 or 8, most - answer[7] - answer[8])
+  local new = redis.call('XRANGE', KEYS[1], '(' .. answer[6], '+', 'COUNT', asked)
+  count = #new
+  for _, entry in ipairs(new) do
+    local prior, event = fields(entry)
+    give(entry[1], prior, {deliveries = 1, reason = '', event = event})
+    answer[6], answer[8] = entry[1], answer[8] + 1
+  end
 end
-answer[8] = #new
 redis.call('SET', KEYS[2], answer[6])
 keep(KEYS, ARGV[6])
 if #answer > 8 or at ~= answer[6] then
-  -- Without the events, which are there anyway.
-  local kept = {unpack(answer)}
-  for i = 11, #kept, 3 do
-    kept[i] = ''
-  end
-  redis.call('SET', KEYS[7], cmsgpack.pack(ARGV[7], due_at, kept), 'PX', ARGV[3])
+  remember(KEYS[7], ARGV[7], due_at, answer, ARGV[3])
 end
 return told(answer)

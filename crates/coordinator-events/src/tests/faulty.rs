@@ -2,8 +2,8 @@
 
 use crate::{
     backend::{
-        Announced, Attempt, Backend, Crew, Defer, Deferred, Entry, Feed, From, Heard, Letter, Page,
-        Posted, Standing, Stored, Take, Taken,
+        Acked, Announced, Attempt, Backend, Crew, Defer, Deferred, Entry, Feed, From, Heard,
+        Letter, Page, Posted, Standing, Stored, Take, Taken,
     },
     cursor::Id,
     embedded::Embedded,
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 /// How a step fails.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It is done, and its answer is lost.
     Lost,
     /// It is not done.
@@ -27,7 +27,7 @@ pub(super) enum Fault {
 }
 
 /// Says what followers hear.
-pub(super) type Tell = mpsc::UnboundedSender<Heard<Announced>>;
+pub(crate) type Tell = mpsc::UnboundedSender<Heard<Announced>>;
 
 struct Heeded(mpsc::UnboundedReceiver<Heard<Announced>>);
 
@@ -43,15 +43,15 @@ impl Feed<Announced> for Heeded {
 }
 
 #[derive(Debug)]
-pub(super) struct Faulty {
-    pub(super) inner: Arc<Embedded>,
+pub(crate) struct Faulty {
+    pub(crate) inner: Arc<Embedded>,
     faults: Mutex<HashMap<&'static str, VecDeque<Fault>>>,
     calls: Mutex<HashMap<&'static str, usize>>,
     told: Mutex<Option<mpsc::UnboundedReceiver<Heard<Announced>>>>,
 }
 
 impl Faulty {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let inner = Arc::new(Embedded::new(clock));
         Arc::new(Self {
             inner,
@@ -62,19 +62,19 @@ impl Faulty {
     }
 
     /// The next steps of this name fail so.
-    pub(super) fn fail(&self, step: &'static str, faults: &[Fault]) {
+    pub(crate) fn fail(&self, step: &'static str, faults: &[Fault]) {
         self.faults.lock().unwrap().entry(step).or_default().extend(faults);
     }
 
     /// The next to follow a topic hears what is told here, and nothing else.
-    pub(super) fn tell(&self) -> Tell {
+    pub(crate) fn tell(&self) -> Tell {
         let (tell, told) = mpsc::unbounded_channel();
         *self.told.lock().unwrap() = Some(told);
         tell
     }
 
     /// How often a step was asked for.
-    pub(super) fn calls(&self, step: &str) -> usize {
+    pub(crate) fn calls(&self, step: &str) -> usize {
         self.calls.lock().unwrap().get(step).copied().unwrap_or(0)
     }
 
@@ -147,7 +147,7 @@ impl Backend for Faulty {
         self.step("take", |inner| inner.take(crew, take))
     }
 
-    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<bool>> {
+    fn ack<'a>(&'a self, crew: &'a Crew, attempt: Attempt) -> BoxFuture<'a, Result<Acked>> {
         self.step("ack", |inner| inner.ack(crew, attempt))
     }
 

@@ -154,7 +154,9 @@ async fn what_a_consumer_was_told_is_kept_for_its_lease_and_stands_in_nobodys_wa
     let crew = super::crew("a", "g");
     stage.backend.publish(&crew.scope, &entry(1)).await.expect("published");
     let (redis, server) = stage.redis.as_ref().expect("redis");
-    let told = redis.stream(&crew.scope).replace(":ev:", ":told:") + ":g:one";
+    let told = redis.stream(&crew.scope).replace(":ev:", ":told:")
+        + ":g:"
+        + &format!("{:016x}", super::seat("one"));
     let there = async || server.command(&["PTTL", &told]).await.expect("an answer").as_int();
     redis.take(&crew, &take("two", 0)).await.expect("an answer");
     let first = take("one", 9);
@@ -165,7 +167,10 @@ async fn what_a_consumer_was_told_is_kept_for_its_lease_and_stands_in_nobodys_wa
         redis.take(&crew, &take(consumer, 9)).await.expect("an answer");
     }
     assert_eq!(there().await, Some(1000));
-    let other = told.replace(":one", ":three");
+    let other = told.replace(
+        &format!("{:016x}", super::seat("one")),
+        &format!("{:016x}", super::seat("three")),
+    );
     assert_eq!(server.command(&["EXISTS", &other]).await.expect("an answer").as_int(), Some(0));
     run(server, &["SET", &told, "broken"]).await;
     assert!(redis.take(&crew, &first).await.expect("an answer").new.is_empty());
@@ -190,6 +195,34 @@ async fn a_page_of_long_events_ends_early() {
         from = From::At(end.next());
     }
     assert_eq!(seen, 40);
+}
+
+#[tokio::test]
+async fn long_events_are_taken_a_few_at_a_time() {
+    let mut stage = Stage::redis().await;
+    let crew = super::crew("a", "g");
+    for _ in 0..40 {
+        let frame = vec![7; 100 * 1024].into();
+        stage.backend.publish(&crew.scope, &Entry { frame, ..entry(0) }).await.expect("published");
+    }
+    let mut new = Vec::new();
+    while new.len() < 40 {
+        let taken = stage.backend.take(&crew, &take("one", 40)).await.expect("an answer").new;
+        assert!((1..=10).contains(&taken.len()), "{}", taken.len());
+        new.extend(taken.iter().map(|event| event.id.number));
+    }
+    assert!(new.into_iter().eq(0..40));
+    stage.elapse(1000).await;
+    let mut again = Vec::new();
+    while again.len() < 40 {
+        let taken = stage.backend.take(&crew, &take("two", 40)).await.expect("an answer");
+        assert_eq!((taken.again.len(), taken.new.len()), (3.min(40 - again.len()), 0));
+        let due = (again.len() + 3 < 40).then_some(0);
+        assert_eq!(taken.due_ms, due.or(Some(1000)));
+        again.extend(taken.again.iter().map(|event| event.id.number));
+    }
+    again.sort_unstable();
+    assert!(again.into_iter().eq(0..40));
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use super::{DAY_MS, attempt, crew, entry, name, stage::Stage, take};
 use crate::{
     backend::{
-        Attempt, Before, Crew, Defer, Deferred, Entry, From, Heard, Posted, Stored, Take, Taken,
+        Acked, Attempt, Before, Crew, Defer, Deferred, Entry, From, Heard, Posted, Stored, Take,
+        Taken,
     },
     cursor::Id,
 };
@@ -258,6 +259,14 @@ async fn taken(stage: &Stage, crew: &Crew, take: &Take) -> Taken {
     stage.backend.take(crew, take).await.expect("an answer")
 }
 
+async fn acked(stage: &Stage, crew: &Crew, attempt: Attempt) -> Acked {
+    stage.backend.ack(crew, attempt).await.expect("an answer")
+}
+
+fn defer(in_ms: u64, reason: &str) -> Defer {
+    Defer { in_ms, reason: reason.to_owned(), deliveries: 2, ttl_ms: 60_000 }
+}
+
 /// The numbers of what was taken: again, by how often, and new.
 fn numbers(taken: &Taken) -> (Vec<(u64, u32)>, Vec<u64>) {
     let again = taken.again.iter().map(|again| (again.id.number, again.deliveries)).collect();
@@ -304,24 +313,27 @@ async fn work_is_taken_once_and_again_when_its_lease_is_over(mut stage: Stage) {
 
 async fn only_the_delivery_under_way_can_be_settled(mut stage: Stage) {
     let (crew, epoch) = worked(&stage, 3).await;
-    let ack = async |stage: &Stage, attempt: Attempt| {
-        stage.backend.ack(&crew, attempt).await.expect("an answer")
-    };
     let (first, second) = (take("one", 3), take("two", 1));
-    assert!(!ack(&stage, attempt(id(epoch, 0), first.token)).await, "nobody took it");
-    taken(&stage, &crew, &first).await;
-    assert!(ack(&stage, attempt(id(epoch, 0), first.token)).await);
-    assert!(!ack(&stage, attempt(id(epoch, 0), first.token)).await, "it is done");
+    let zero = attempt(id(epoch, 0), first.token);
+    assert_eq!(acked(&stage, &crew, zero).await, Acked::Gone, "there is no group");
+    for expected in [Acked::Done, Acked::Before] {
+        taken(&stage, &crew, &first).await;
+        assert_eq!(acked(&stage, &crew, zero).await, expected);
+    }
+    let never = attempt(id(epoch, 3), first.token);
+    assert_eq!(acked(&stage, &crew, never).await, Acked::Gone, "nobody took it");
     stage.elapse(1000).await;
     taken(&stage, &crew, &second).await;
     // The first holder is too late, in every way.
     let old = attempt(id(epoch, 1), first.token);
-    assert!(!ack(&stage, old).await);
-    let defer = Defer { in_ms: 5, reason: "x".into(), deliveries: 2, ttl_ms: 60_000 };
+    assert_eq!(acked(&stage, &crew, old).await, Acked::Gone);
+    let defer = defer(5, "x");
     let deferred = stage.backend.defer(&crew, old, &defer).await.expect("an answer");
     assert_eq!(deferred, Deferred::Gone);
     assert!(!stage.backend.bury(&crew, old, "x", 60_000).await.expect("an answer"));
-    assert!(ack(&stage, attempt(id(epoch, 1), second.token)).await);
+    let settled = acked(&stage, &crew, attempt(id(epoch, 1), second.token)).await;
+    assert_eq!(settled, Acked::Done);
+    assert_eq!(acked(&stage, &crew, old).await, Acked::Before, "by another");
     let standing = stage.backend.standing(&crew).await.expect("an answer").expect("it is there");
     assert_eq!((standing.under_way, standing.due, standing.dead), (1, 1, 0));
     assert_eq!((standing.at, standing.last), (id(epoch, 2), id(epoch, 2)));
@@ -332,12 +344,6 @@ async fn what_failed_is_due_when_it_was_asked_to_be(mut stage: Stage) {
     let (first, second) = (take("one", 2), take("two", 2));
     taken(&stage, &crew, &first).await;
     let (zero, one) = (attempt(id(epoch, 0), first.token), attempt(id(epoch, 1), first.token));
-    let defer = |in_ms, reason: &str| Defer {
-        in_ms,
-        reason: reason.to_owned(),
-        deliveries: 2,
-        ttl_ms: 60_000,
-    };
     // One works on, one failed.
     for _ in 0..2 {
         for (attempt, defer) in [(zero, defer(3000, "")), (one, defer(50, "no"))] {
@@ -352,8 +358,12 @@ async fn what_failed_is_due_when_it_was_asked_to_be(mut stage: Stage) {
     assert_eq!(numbers(&taken(&stage, &crew, &second).await).0, [(1, 2)]);
     // It fails as often as may be.
     let last = attempt(id(epoch, 1), second.token);
-    let buried = stage.backend.defer(&crew, last, &defer(50, "never")).await.expect("an answer");
-    assert_eq!(buried, Deferred::Buried);
+    for why in ["never", "again"] {
+        let buried = stage.backend.defer(&crew, last, &defer(50, why)).await.expect("an answer");
+        assert_eq!(buried, Deferred::Buried);
+    }
+    let later = stage.backend.defer(&crew, last, &defer(50, "")).await.expect("an answer");
+    assert_eq!(later, Deferred::Gone);
     let letters = stage.backend.letters(&crew, 0, 9).await.expect("an answer");
     assert_eq!((letters.len(), letters[0].reason.as_str()), (1, "never"));
     assert_eq!((letters[0].consumer.as_str(), letters[0].deliveries), ("two", 2));
@@ -384,10 +394,12 @@ async fn a_dead_letter_lives_again_or_is_forgotten(mut stage: Stage) {
     taken(&stage, &crew, &first).await;
     for number in 0..3 {
         let one = attempt(id(epoch, number), first.token);
-        for expected in [true, false] {
-            let buried = stage.backend.bury(&crew, one, "why not", 60_000).await;
-            assert_eq!(buried.expect("an answer"), expected);
+        // Whoever asks twice is told that it is one; whoever acks, that it is not done.
+        for why in ["why not", "again"] {
+            let buried = stage.backend.bury(&crew, one, why, 60_000).await;
+            assert!(buried.expect("an answer"));
         }
+        assert_eq!(acked(&stage, &crew, one).await, Acked::Gone);
         stage.elapse(1).await;
     }
     let letters = async |stage: &Stage, skip, limit| {
@@ -405,16 +417,20 @@ async fn a_dead_letter_lives_again_or_is_forgotten(mut stage: Stage) {
     assert_eq!(letters(&stage, 0, 9).await, [2]);
     // As for the first time, but whoever had it then is too late, and nobody has it yet.
     for token in [first.token, [1; 8]] {
-        let acked = stage.backend.ack(&crew, attempt(id(epoch, 0), token)).await;
-        assert!(!acked.expect("an answer"));
+        let acked = acked(&stage, &crew, attempt(id(epoch, 0), token)).await;
+        assert_eq!(acked, Acked::Gone);
     }
     let second = take("two", 9);
     let again = taken(&stage, &crew, &second).await;
     assert_eq!(numbers(&again).0, [(0, 1)]);
     assert_eq!(again.again[0].envelope.as_ref(), b"envelope \0");
-    for (token, expected) in [(first.token, false), (second.token, true)] {
-        let acked = stage.backend.ack(&crew, attempt(id(epoch, 0), token)).await;
-        assert_eq!(acked.expect("an answer"), expected);
+    let late = defer(50, "no");
+    for number in [0, 1] {
+        let late = stage.backend.defer(&crew, attempt(id(epoch, number), first.token), &late).await;
+        assert_eq!(late.expect("an answer"), Deferred::Gone);
+    }
+    for (token, expected) in [(first.token, Acked::Gone), (second.token, Acked::Done)] {
+        assert_eq!(acked(&stage, &crew, attempt(id(epoch, 0), token)).await, expected);
     }
 }
 
@@ -423,15 +439,22 @@ async fn a_take_whose_answer_was_lost_is_told_the_same_again(mut stage: Stage) {
     let first = take("one", 2);
     let told = taken(&stage, &crew, &first).await;
     stage.elapse(400).await;
-    new(&stage, &crew.scope, entry(4)).await;
+    for number in 4..6 {
+        new(&stage, &crew.scope, entry(number)).await;
+    }
     // Others go on meanwhile.
     taken(&stage, &crew, &take("two", 1)).await;
     let expected = Taken { left_ms: 600, due_ms: Some(600), ..told.clone() };
     assert_eq!(taken(&stage, &crew, &first).await, expected);
+    // Nor does another of its name make it forgotten.
+    taken(&stage, &crew, &Take { seat: 7, ..take("one", 0) }).await;
+    let namesake = Take { seat: 7, ..take("one", 1) };
+    assert_eq!(numbers(&taken(&stage, &crew, &namesake).await), (vec![], vec![3]));
+    assert_eq!(taken(&stage, &crew, &first).await, expected);
     // As does the same consumer, with another take.
-    assert_eq!(numbers(&taken(&stage, &crew, &take("one", 1)).await), (vec![], vec![3]));
+    assert_eq!(numbers(&taken(&stage, &crew, &take("one", 1)).await), (vec![], vec![4]));
     // It is told what it took last, and that take alone.
-    assert_eq!(numbers(&taken(&stage, &crew, &first).await), (vec![], vec![4]));
+    assert_eq!(numbers(&taken(&stage, &crew, &first).await), (vec![], vec![5]));
 }
 
 async fn a_take_that_is_repeated_after_its_lease_is_counted(mut stage: Stage) {
@@ -453,8 +476,8 @@ async fn a_take_is_not_told_again_what_is_not_its_own_any_more(stage: Stage) {
     let (crew, epoch) = worked(&stage, 3).await;
     let first = take("one", 2);
     taken(&stage, &crew, &first).await;
-    let settled = stage.backend.ack(&crew, attempt(id(epoch, 1), first.token)).await;
-    assert!(settled.expect("an answer"));
+    let settled = acked(&stage, &crew, attempt(id(epoch, 1), first.token)).await;
+    assert_eq!(settled, Acked::Done);
     assert_eq!(numbers(&taken(&stage, &crew, &first).await), (vec![], vec![2]));
     // A group that was forgotten has told nothing.
     let last = take("two", 9);

@@ -67,6 +67,7 @@ fn step(random: &mut StdRng, ids: &[Id], number: usize) -> Step {
             ttl_ms: some(random, &[3000, 60_000]),
             // Few enough for some to come again.
             token: [random.random_range(1..4); 8],
+            seat: random.random_range(1..3),
             ..take(some(random, &["one", "two"]), some(random, &[1, 2, 9]))
         }),
         70..76 => Step::Ack(attempt),
@@ -165,8 +166,9 @@ async fn both_backends_answer_the_same() {
         "Ok(Fenced(",
         "Ok(None)",
         "Ok(Some(Page",
-        "acked Ok(true)",
-        "acked Ok(false)",
+        "acked Ok(Done)",
+        "acked Ok(Before)",
+        "acked Ok(Gone)",
         "Ok(Done)",
         "Ok(Buried)",
         "Ok(Gone)",

@@ -118,6 +118,59 @@ async fn an_ack_that_was_lost_says_nothing_of_a_lease_that_is_over() {
 }
 
 #[tokio::test]
+async fn an_ack_that_was_lost_is_not_done_where_nobody_knows_of_the_delivery() {
+    let scene = Scene::new(1).await;
+    let mut one = scene.consumer().await;
+    let delivery = scene.delivery(&mut one).await;
+    scene.backend.fail("ack", &[Not(ErrorKind::Indeterminate)]);
+    let mut ack = std::pin::pin!(delivery.ack());
+    assert!(futures::poll!(&mut ack).is_pending());
+    // As a replica that took over before it heard of the group.
+    assert!(scene.group.delete().await.expect("an answer"));
+    assert_eq!(scene.passing(ack).await.0.expect("an answer"), Settled::Gone);
+    assert_eq!(scene.delivery(&mut one).await.attempt(), 1);
+}
+
+#[tokio::test]
+async fn a_group_that_is_gone_begins_before_what_was_under_way_and_after_what_was_done() {
+    let scene = Scene::new(4).await;
+    let mut one = scene.consumer().await;
+    for expected in 0..3 {
+        let delivery = scene.delivery(&mut one).await;
+        assert_eq!(delivery.data, expected);
+        if expected != 1 {
+            assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+        }
+    }
+    assert!(scene.group.delete().await.expect("an answer"));
+    let last = scene.delivery(&mut one).await;
+    assert_eq!((last.data, last.ack().await.expect("an answer")), (3, Settled::Gone));
+    for expected in 1..4 {
+        let delivery = scene.delivery(&mut one).await;
+        assert_eq!((delivery.data, delivery.attempt()), (expected, 1));
+        assert_eq!(delivery.ack().await.expect("an answer"), Settled::Done);
+    }
+    // What nobody settles is not awaited for ever.
+    scene.clock.advance(LEASE * 3);
+    assert!(scene.group.delete().await.expect("an answer"));
+    assert!(one.at_once::<u32>().await.expect("an answer").is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_hides_nothing_that_came_after_it() {
+    let scene = Scene::new(0).await;
+    let mut one = scene.consumer().await;
+    // It found nothing, and was not heard.
+    scene.backend.fail("take", &[Lost]);
+    let mut work = std::pin::pin!(one.next::<u32>());
+    assert!(futures::poll!(&mut work).is_pending());
+    assert!(scene.group.events.publish("s", "n", &7).await.is_ok());
+    let (work, took) = scene.passing(work).await;
+    assert!(matches!(work, Ok(Work::Delivery(Delivery { data: 7, .. }))), "{work:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
 async fn what_failed_or_is_given_up_is_so_though_it_had_no_answer() {
     let scene = Scene::new(2).await;
     let mut one = scene.consumer().await;

@@ -24,6 +24,7 @@ on_every_backend! {
     the_header_counts_more_than_the_query
     what_was_trimmed_is_told_in_band_once
     an_id_that_cannot_be_read_is_told_and_the_stream_begins
+    no_byte_of_a_query_reaches_the_page
     events_that_pass_by_move_the_place_at_most_once_a_second
     a_finished_scope_ends_the_stream_and_is_204_from_then_on
     several_scopes_come_on_one_stream_and_resume_each_at_its_place
@@ -163,6 +164,23 @@ async fn an_id_that_cannot_be_read_is_told_and_the_stream_begins(stage: Stage) {
         let mut page = Page::open(&sse.with_start(Position::Earliest), &[SCOPE], bad).await;
         assert_eq!(page.told().await, gap(SCOPE, 0, true, "malformed"));
         assert_eq!(page.told().await, told("triage_update", "1"), "from the beginning");
+    }
+}
+
+async fn no_byte_of_a_query_reaches_the_page(stage: Stage) {
+    let events = &stage.events;
+    let first = publish(events, "triage_update", 1).await;
+    let sse = Sse::new(events.clone());
+    for hidden in ["%0Adata:%20x", "%0D%0Aevent:%20x", "%00", "%0A%0A", "%FF%FE", "%", "%4", "%zz"]
+    {
+        for id in [hidden.to_owned(), format!("{first}{hidden}"), format!("{hidden}{first}")] {
+            let uri = format!("/events?last_event_id={id}");
+            let asked = Request::get(&uri).body(()).expect("a request").into_parts().0;
+            let mut page = Page::ask(&sse, &[SCOPE], &asked).await;
+            assert_eq!(page.told().await, gap(SCOPE, 0, true, "malformed"), "{uri}");
+            let text = page.text();
+            assert!(!text.contains("x\n") && !text.contains(['\0', '\r', '\u{fffd}']), "{text:?}");
+        }
     }
 }
 

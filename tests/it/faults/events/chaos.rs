@@ -4,7 +4,7 @@ use super::{SOON, Scene, scene};
 use crate::faults::{background, figures, now};
 use coordinator_events::{Cursor, Events, Item, Position, Published};
 use coordinator_harness::{Proxy, RedisServer, rng};
-use rand::RngExt as _;
+use rand::seq::SliceRandom as _;
 use std::{
     collections::HashMap,
     sync::{
@@ -91,6 +91,14 @@ async fn reader(
     }
 }
 
+/// How many links there ever were to a server.
+async fn links(server: &RedisServer) -> u64 {
+    let answer = server.command(&["INFO", "stats"]).await.expect("an answer");
+    let stats = answer.as_str().expect("text");
+    let links = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    links.expect("it counts them").trim().parse().expect("a number")
+}
+
 /// Something goes wrong; what.
 async fn inflict(server: &RedisServer, proxy: &Proxy, fault: u32) -> &'static str {
     match fault {
@@ -158,11 +166,18 @@ async fn nothing_is_lost_twice_or_out_of_order_whatever_is_killed() {
         })
         .collect();
     let (mut random, mut faults) = (rng(), HashMap::<&str, u32>::new());
+    let mut turn = Vec::new();
+    let links = links(&server).await;
     let began = now();
     let mut ticks = tokio::time::interval(FAULT_EVERY);
     while began.elapsed() < Duration::from_secs(seconds) {
         ticks.tick().await;
-        let fault = inflict(&server, &proxy, random.random_range(0..7)).await;
+        // Each in its turn, and the turns in any order.
+        if turn.is_empty() {
+            turn = (0..7).collect();
+            turn.shuffle(&mut random);
+        }
+        let fault = inflict(&server, &proxy, turn.pop().expect("one of seven")).await;
         *faults.entry(fault).or_default() += 1;
     }
     stop.store(true, Ordering::Relaxed);
@@ -195,10 +210,18 @@ async fn nothing_is_lost_twice_or_out_of_order_whatever_is_killed() {
         let seen = seen.expect("no gap and no end");
         assert!(seen == truths[scope], "reader {number} saw something else");
     }
-    figures(&format!("{published} events in {seconds} s among {faults:?}"));
+    let made = self::links(&server).await - links;
+    figures(&format!("{published} events in {seconds} s among {faults:?}; {made} links made"));
     // A run in which nothing happened shows nothing.
     assert!(u64::from(faults.values().sum::<u32>()) >= seconds * 2, "{faults:?}");
-    assert!(published as u64 >= seconds * u64::from(rate) / 4, "only {published}");
+    let bites = ["subscribers killed", "clients killed", "links cut", "output buffers overflow"];
+    let kills: u32 = bites.iter().map(|fault| faults[fault]).sum();
+    assert!(made >= u64::from(kills), "{made} links were made after {kills} kills");
+    assert!(faults.len() == 7 && faults["scripts flushed"] > 0, "{faults:?}");
+    // Beside other tests a machine may have no time for the rest; alone it has.
+    let most = seconds * u64::from(rate);
+    let enough = if long { most * 9 / 10 } else { most / 2 };
+    assert!(published as u64 >= enough, "only {published}");
     drop(events);
     // Links that a black hole swallowed are still open on the server's side.
     proxy.cut_all();

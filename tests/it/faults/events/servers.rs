@@ -8,10 +8,10 @@ use crate::{
 use coordinator_core::ErrorKind;
 use coordinator_core::redis::Connection;
 use coordinator_events::{Ack, Events, GapReason, Item, Position, Published, Subscription};
-use coordinator_harness::eventually;
+use coordinator_harness::{Cluster, eventually};
 
 /// Publishes as soon as somebody takes it.
-async fn publish_soon(events: &Events, scope: &str, number: u32) {
+pub(super) async fn publish_soon(events: &Events, scope: &str, number: u32) {
     let key = format!("{scope}:{number}");
     let again = async {
         loop {
@@ -241,6 +241,24 @@ async fn a_master_that_is_replaced_loses_no_reader() {
     }
 }
 
+/// Moves the slot of a key, with all that is in it, to another master.
+pub(super) async fn move_slot_of(all: &Cluster, key: &str) {
+    let owner = all.owner_of(key).await.expect("an owner");
+    let to = all.masters().iter().find(|node| node.port() != owner.port()).expect("another");
+    let moving = all.begin_move(key, to).await.expect("it begins");
+    let in_slot = owner.command(&["KEYS", "*"]).await.expect("an answer");
+    let tag = key.split(['{', '}']).nth(1).expect("a tag");
+    let in_slot: Vec<String> = in_slot
+        .as_array()
+        .expect("keys")
+        .iter()
+        .filter_map(|key| key.as_str().map(str::to_owned))
+        .filter(|key| key.contains(&format!("{{{tag}}}")))
+        .collect();
+    moving.carry(&in_slot).await.expect("they move");
+    moving.finish().await.expect("it ends");
+}
+
 #[tokio::test]
 async fn a_slot_that_moves_loses_no_reader() {
     let all = cluster(3, 0).await;
@@ -271,20 +289,7 @@ async fn a_slot_that_moves_loses_no_reader() {
     }
     let key = &keys[0];
     for _ in 0..2 {
-        let owner = all.owner_of(key).await.expect("an owner");
-        let to = all.masters().iter().find(|node| node.port() != owner.port()).expect("another");
-        let moving = all.begin_move(key, to).await.expect("it begins");
-        let in_slot = owner.command(&["KEYS", "*"]).await.expect("an answer");
-        let tag = key.split(['{', '}']).nth(1).expect("a tag").to_owned();
-        let in_slot: Vec<String> = in_slot
-            .as_array()
-            .expect("keys")
-            .iter()
-            .filter_map(|key| key.as_str().map(str::to_owned))
-            .filter(|key| key.contains(&format!("{{{tag}}}")))
-            .collect();
-        moving.carry(&in_slot).await.expect("they move");
-        moving.finish().await.expect("it ends");
+        move_slot_of(&all, key).await;
     }
     publisher.await.expect("no panic");
     for (scope, mut reader) in readers {
