@@ -202,8 +202,8 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
         lease_ms: u64,
     ) -> BoxFuture<'a, Result<bool>>;
 
-    /// Whether a lease is the token's.
-    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>>;
+    /// Whose lease there is.
+    fn holder<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Token>>>;
 
     /// Gives a lease up; whether it was still the token's.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>>;
@@ -232,10 +232,15 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Deletes the versions of tags; how many there were.
     fn untag<'a>(&'a self, tags: &'a [Tag]) -> BoxFuture<'a, Result<u64>>;
 
-    /// Where to scan and to look for markers: shards, of which each node holds one at least.
+    /// Where to scan and to look for markers: one shard of each node, as far as is known.
     fn nodes(&self) -> Vec<u16>;
 
-    /// Some keys of a namespace that have a value or a lease, of one of the nodes; from 0 on.
+    /// A number that is another one when keys may lie on other nodes than when it was last asked
+    /// for, or a cursor of [`scan`](Self::scan) may be worth nothing; from then on
+    /// [`nodes`](Self::nodes) goes by it.
+    fn layout(&self) -> BoxFuture<'_, Result<u64>>;
+
+    /// Some keys of a namespace that have a value or a lease, on one of the nodes; from 0 on.
     fn scan<'a>(&'a self, ns: &'a Name, node: u16, cursor: u64) -> BoxFuture<'a, Result<Scanned>>;
 
     /// The marker of a node; `fresh` if it has none.

@@ -2,28 +2,21 @@
 //! alone.
 
 use crate::{
-    backend::{Backend, Claimed, Key, Put, Token, Version},
-    cache::{Cache, Core, Draft, Look, ms},
+    backend::{Key, Put, Version},
+    bulk::Own,
+    cache::{Cache, Core, Look},
     entry::{Entry, Hit},
     error::LoadError,
-    loader::Kept,
+    flight::{Joined, Landed},
     queue::{Invalidated, Order},
-    tasks,
 };
 use coordinator_core::Result;
-use futures::{
-    FutureExt as _,
-    future::{Either, join_all, select},
-};
-use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    collections::HashMap, error::Error as StdError, future::Future, panic::AssertUnwindSafe,
-    sync::Arc,
-};
+use futures::future::{join, join_all};
+use std::{collections::HashMap, error::Error as StdError, future::Future};
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// The values of several keys, in their order, those that are given twice included.
     ///
@@ -95,13 +88,17 @@ where
     /// called once, with these alone, each once; what it does not bring is absent. Not at all if
     /// nothing is missing.
     ///
-    /// A key that another instance loads at this moment is loaded here as well, and not stored.
+    /// What another call in this process loads at this moment is waited for, and whoever asks for
+    /// one of these keys meanwhile waits for this load. A key that another instance loads is loaded
+    /// here as well, and not stored.
     ///
     /// # Errors
-    /// As [`get_or_load`](Self::get_or_load).
+    /// As [`get_or_load`](Self::get_or_load), and [`LoadError::Ended`] if another call that was to
+    /// bring some of them was dropped when this one's loader had been called.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the loader; nothing is stored then.
+    /// Dropping the future drops the loader; nothing is stored then, and whoever waited for it
+    /// loads by himself.
     pub async fn get_or_load_many<K, F, L, E>(
         &self,
         keys: &[K],
@@ -114,67 +111,70 @@ where
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         let core = &self.core;
-        let mut hits = HashMap::new();
-        let mut missing: Vec<(Key, Option<Version>)> = Vec::new();
-        let mut stale = HashMap::new();
-        let found = match core.find(keys).await {
-            Ok(found) => found,
-            // Without a server all are loaded.
-            Err(error) if error.is_retryable() => {
-                keys.iter().map(|_| Found::Absent(None)).collect()
-            }
-            Err(error) => return Err(error.into()),
-        };
-        for (key, found) in keys.iter().zip(found) {
-            let name = key.as_ref();
-            match found {
-                Found::Hit(hit) => drop(hits.insert(name.to_owned(), hit)),
-                Found::Negative => {}
-                Found::Stale(hit) => {
-                    missing.push((core.key(name)?, hit.version));
-                    stale.insert(name.to_owned(), hit);
+        let Sorted { mut hits, mut missing, mut stale } = core.sort(keys).await?;
+        let mut loader = Some(loader);
+        let mut failed = Failed { names: Vec::new(), why: None };
+        while !missing.is_empty() {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for (key, seen) in missing.drain(..) {
+                match core.flights.join(key.key.as_str()) {
+                    Joined::Pilot(pilot) => ours.push(Own { key, seen, pilot }),
+                    Joined::Passenger(seat) => theirs.push((key, seen, seat)),
                 }
-                Found::Absent(version) => missing.push((core.key(name)?, version)),
+            }
+            let names: Vec<String> = ours.iter().map(|own| own.key.key.as_str().into()).collect();
+            let waits = theirs.into_iter().map(async |(key, seen, mut seat)| {
+                let landed = seat.landed().await;
+                (key, seen, landed)
+            });
+            let waits = join_all(waits.collect::<Vec<_>>());
+            let (loaded, landed) = join(core.load_many(ours, &mut loader), waits).await;
+            match loaded {
+                Ok(loaded) => hits.extend(loaded),
+                Err(error) => failed.note(names, error),
+            }
+            for (key, seen, landed) in landed {
+                let name = key.key.as_str().to_owned();
+                match landed {
+                    Landed::Outcome(Ok(Some(hit))) => {
+                        hits.insert(name, if hit.stale { core.give(hit) } else { hit });
+                    }
+                    Landed::Outcome(Ok(None)) | Landed::Missing => {}
+                    Landed::Outcome(Err(error)) => failed.note([name], error),
+                    Landed::Lost if loader.is_some() => missing.push((key, seen)),
+                    Landed::Lost => failed.note([name], LoadError::Ended),
+                }
             }
         }
-        missing.sort_by(|(a, _), (b, _)| a.key.as_str().cmp(b.key.as_str()));
-        missing.dedup_by(|(a, _), (b, _)| a.key == b.key);
-        if missing.is_empty() {
-            return Ok(hits);
-        }
-        match core.load_many(&missing, loader).await {
-            Ok(loaded) => hits.extend(loaded),
-            Err(error) => {
-                // All or none: a caller cannot tell what is missing from what is not there.
-                let covered = missing.iter().all(|(key, _)| stale.contains_key(key.key.as_str()));
-                if !covered {
-                    return Err(error);
-                }
-                core.counts.stale();
-                hits.extend(stale);
-            }
+        let Some(error) = failed.why else { return Ok(hits) };
+        // All or none: a caller cannot tell what is missing from what is not there.
+        for name in failed.names {
+            let Some(hit) = core.in_grace(stale.remove(&name)) else { return Err(error) };
+            hits.insert(name, core.give(hit));
         }
         Ok(hits)
     }
 }
 
-/// Leases that are given up when whoever loads stops.
-struct Held {
-    backend: Arc<dyn Backend>,
-    token: Token,
-    keys: Vec<Key>,
+/// What could not be loaded of several keys, and why the first could not.
+struct Failed {
+    names: Vec<String>,
+    why: Option<LoadError>,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.keys.is_empty() || tokio::runtime::Handle::try_current().is_err() {
-            return;
-        }
-        let (backend, token, keys) = (self.backend.clone(), self.token, self.keys.split_off(0));
-        tasks::spawn(async move {
-            let _ = join_all(keys.iter().map(|key| backend.release(key, token))).await;
-        });
+impl Failed {
+    fn note(&mut self, names: impl IntoIterator<Item = String>, why: LoadError) {
+        self.names.extend(names);
+        self.why.get_or_insert(why);
     }
+}
+
+/// What is there of several keys, and what is not.
+struct Sorted<T> {
+    hits: HashMap<String, Hit<T>>,
+    /// Each once.
+    missing: Vec<(Key, Option<Version>)>,
+    stale: HashMap<String, Hit<T>>,
 }
 
 /// What was found for one of several keys.
@@ -196,7 +196,7 @@ impl<T> Found<T> {
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Looks for several keys, here first.
     async fn find<K: AsRef<str>>(&self, keys: &[K]) -> Result<Vec<Found<T>>> {
@@ -252,76 +252,30 @@ where
             .collect()
     }
 
-    /// Loads several keys at once, and stores those whose lease was had.
-    async fn load_many<F, L, E>(
-        &self,
-        missing: &[(Key, Option<Version>)],
-        loader: F,
-    ) -> Result<HashMap<String, Hit<T>>, LoadError>
-    where
-        F: FnOnce(Vec<String>) -> L + Send,
-        L: Future<Output = Result<HashMap<String, T>, E>> + Send,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-    {
-        let backend = &self.shared.backend;
-        let tags = self.tags(&[])?;
-        let token = Token::random();
-        let mut held = Held { backend: backend.clone(), token, keys: Vec::new() };
-        // A batch is not renewed: its lease lasts for as long as its loader may take.
-        let lease_ms = ms(self.options.lease.max(self.options.hard));
-        let claims = join_all(missing.iter().map(async |(key, seen)| {
-            matches!(backend.claim(key, token, *seen, lease_ms).await, Ok(Claimed::Mine))
-        }));
-        // Before they are asked for: a claim whose answer is lost was perhaps made.
-        held.keys = missing.iter().map(|(key, _)| key.clone()).collect();
-        let mine = claims.await;
-        let kept = Kept::of(&self.options);
-        let captured = self.capture(tags, kept.ttl.saturating_add(kept.stale)).await;
-        let (began, loaded_ms) = (backend.clock().now(), backend.now_ms());
-        self.counts.load();
-        let names = missing.iter().map(|(key, _)| key.key.as_str().to_owned()).collect();
-        let load = AssertUnwindSafe(async move { loader(names).await }).catch_unwind();
-        let loaded =
-            match select(std::pin::pin!(load), backend.clock().sleep(self.options.hard)).await {
-                Either::Left((Ok(Ok(loaded)), _)) => Ok(loaded),
-                Either::Left((Ok(Err(error)), _)) => Err(LoadError::loader(error)),
-                Either::Left((Err(_panic), _)) => Err(LoadError::Panicked),
-                Either::Right(_) => Err(LoadError::TimedOut(self.options.hard)),
-            };
-        let load = backend.clock().now().saturating_since(began);
-        if loaded.is_err() {
-            self.counts.failed();
-        }
-        let values = loaded.as_ref().ok();
-        let _ = join_all(missing.iter().zip(mine).filter(|(_, mine)| *mine).map(
-            async |((key, _), _)| {
-                let value = values.and_then(|values| values.get(key.key.as_str()));
-                let (Some(value), Ok(tags)) = (value, &captured) else {
-                    let _ = backend.release(key, token).await;
-                    return;
-                };
-                let (ttl, stale, tags) = (kept.ttl, kept.stale, tags.clone());
-                let draft = Draft { value: Some(value), ttl, stale, loaded_ms, load, tags };
-                match self.seal(key, draft).await {
-                    Ok(put) => {
-                        if let Ok(false) = backend.fill(&put, token).await {
-                            self.counts.refused();
-                        }
-                    }
-                    Err(_) => drop(backend.release(key, token).await),
+    /// Looks for several keys, without a server too: then all of them are missing.
+    async fn sort<K: AsRef<str>>(&self, keys: &[K]) -> Result<Sorted<T>, LoadError> {
+        let found = match self.find(keys).await {
+            Ok(found) => found,
+            Err(error) if error.is_retryable() => {
+                keys.iter().map(|_| Found::Absent(None)).collect()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (mut hits, mut missing, mut stale) = (HashMap::new(), Vec::new(), HashMap::new());
+        for (key, found) in keys.iter().zip(found) {
+            let name = key.as_ref();
+            match found {
+                Found::Hit(hit) => drop(hits.insert(name.to_owned(), hit)),
+                Found::Negative => {}
+                Found::Stale(hit) => {
+                    missing.push((self.key(name)?, hit.version));
+                    stale.insert(name.to_owned(), hit);
                 }
-            },
-        ))
-        .await;
-        held.keys.clear();
-        let wanted = |name: &String| missing.iter().any(|(key, _)| key.key.as_str() == name);
-        Ok(loaded?
-            .into_iter()
-            .filter(|(name, _)| wanted(name))
-            .map(|(name, value)| {
-                let value = Arc::new(value);
-                (name, Hit { value, stale: false, loaded_ms, version: None })
-            })
-            .collect())
+                Found::Absent(version) => missing.push((self.key(name)?, version)),
+            }
+        }
+        missing.sort_by(|(a, _), (b, _)| a.key.as_str().cmp(b.key.as_str()));
+        missing.dedup_by(|(a, _), (b, _)| a.key == b.key);
+        Ok(Sorted { hits, missing, stale })
     }
 }

@@ -5,13 +5,14 @@
 use crate::{
     backend::{Key, Put, Tag, Version},
     caches::{Caches, Shared},
+    chance::{self, Dice},
     compress,
     entry::{Entry, Hit, Lookup},
     envelope::{self, Limits, Meta},
     flight::Flights,
     near::{Near, Ticket},
     options::{CacheBuilder, Options, in_range},
-    payload,
+    payload::Form,
     queue::{Invalidated, Order},
     stats::{Counts, Stats},
     watch::Listener,
@@ -68,7 +69,8 @@ impl<T> Clone for Slot<T> {
 impl<T> Slot<T> {
     pub(crate) fn hit(&self, stale: bool) -> Option<Hit<T>> {
         let value = self.value.clone()?;
-        Some(Hit { value, stale, loaded_ms: self.loaded_ms, version: Some(self.version) })
+        let Self { soft_ms, hard_ms, loaded_ms, version, .. } = *self;
+        Some(Hit { value, stale, soft_ms, hard_ms, loaded_ms, version: Some(version) })
     }
 }
 
@@ -76,6 +78,8 @@ pub(crate) struct Core<T> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) namespace: Name,
     pub(crate) options: Options,
+    pub(crate) form: Form<T>,
+    pub(crate) dice: Dice,
     pub(crate) near: Option<Arc<Near<Slot<T>>>>,
     pub(crate) flights: Arc<Flights<T>>,
     pub(crate) failed: Mutex<HashMap<Arc<str>, Instant>>,
@@ -122,12 +126,13 @@ pub(crate) enum Look<T> {
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     pub(crate) fn new(
         shared: Arc<Shared>,
         namespace: Name,
         options: Options,
+        form: Form<T>,
         near: Option<Arc<Near<Slot<T>>>>,
         counts: Counts,
     ) -> Arc<Self> {
@@ -136,7 +141,18 @@ where
         let listener: Weak<Ears<T>> = Arc::downgrade(&ears);
         shared.watch.tell(namespace.as_str(), listener);
         let failed = Mutex::default();
-        Arc::new(Self { shared, namespace, options, near, flights, failed, counts, _ears: ears })
+        Arc::new(Self {
+            shared,
+            namespace,
+            options,
+            form,
+            dice: Dice::Thread,
+            near,
+            flights,
+            failed,
+            counts,
+            _ears: ears,
+        })
     }
 
     pub(crate) fn key(&self, key: &str) -> Result<Key> {
@@ -242,8 +258,7 @@ where
                 ticket.keep_for(slot.clone(), Duration::from_millis(left_ms));
             }
             Ok(Look::Fresh(slot))
-        } else if slot.value.is_some() {
-            // It is there, so its grace is not over.
+        } else if slot.value.is_some() && now < slot.hard_ms {
             Ok(Look::Stale(slot))
         } else {
             Ok(Look::Dead(Some(slot.version)))
@@ -257,10 +272,10 @@ where
             Limits { schema: self.options.schema, most: self.options.compression.max_value() };
         let opened = envelope::open(bytes, limits).map_err(unreadable)?;
         let raw = compress::unpack(&opened).await.map_err(unreadable)?;
-        let Meta { version, soft_ms, loaded_ms, load_us, tags, negative, codec, .. } = opened.meta;
-        let value = if negative { None } else { Some(Arc::new(payload::decode(codec, &raw)?)) };
+        let Meta { version, hard_ms, loaded_ms, load_us, tags, negative, codec, .. } = opened.meta;
+        let soft_ms = opened.meta.soft_ms.min(hard_ms);
+        let value = if negative { None } else { Some(Arc::new(self.form.decode(codec, &raw)?)) };
         let near_ms = self.shared.backend.now_ms().saturating_add(ms(self.options.near_ttl));
-        let hard_ms = soft_ms.saturating_add(ms(self.options.stale));
         let tags = tags.into();
         Ok(Slot { value, version, soft_ms, hard_ms, near_ms, loaded_ms, load_us, tags })
     }
@@ -283,7 +298,7 @@ pub(crate) struct Draft<'a, T> {
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Tags by name, the cache's own and these, each once.
     pub(crate) fn tags(&self, more: &[String]) -> Result<Vec<Tag>> {
@@ -317,35 +332,37 @@ where
 
     /// A value ready to be stored.
     pub(crate) async fn seal(&self, key: &Key, draft: Draft<'_, T>) -> Result<Put> {
-        let ttl = if self.options.jitter > 0.0 {
-            draft.ttl.mul_f64(1.0 - self.options.jitter * rand::random::<f64>())
-        } else {
-            draft.ttl
-        };
-        let ttl_ms = ms(ttl).max(1);
-        let codec = self.options.codec;
+        let ttl = chance::jittered(&self.dice, draft.ttl, self.options.jitter);
+        let (ttl_ms, stale_ms) = (ms(ttl).max(1), ms(draft.stale));
         let raw = match draft.value {
-            Some(value) => payload::encode(codec, value)?,
+            Some(value) => self.form.encode(value)?,
             None => Bytes::new(),
         };
         let (raw_len, compression) = (raw.len(), &self.options.compression);
         let (packed, compressed) = compression.pack(raw).await?;
+        let soft_ms = self.shared.backend.now_ms().saturating_add(ttl_ms);
         let meta = Meta {
             version: Version::random(),
             schema: self.options.schema,
-            codec,
+            codec: self.form.codec,
             compressed,
             raw_len: u32::try_from(raw_len).unwrap_or(u32::MAX),
             dictionary: None,
             negative: draft.value.is_none(),
-            soft_ms: self.shared.backend.now_ms().saturating_add(ttl_ms),
+            soft_ms,
+            hard_ms: soft_ms.saturating_add(stale_ms),
             loaded_ms: draft.loaded_ms,
             load_us: u32::try_from(draft.load.as_micros()).unwrap_or(u32::MAX),
             tags: draft.tags,
         };
         let value = envelope::seal(&meta, &packed)?;
         self.counts.stored(raw_len, value.len());
-        Ok(Put { key: key.clone(), value, ttl_ms: ttl_ms.saturating_add(ms(draft.stale)) })
+        Ok(Put { key: key.clone(), value, ttl_ms: ttl_ms.saturating_add(stale_ms) })
+    }
+
+    /// A value that is past its time, unless its grace is over by now.
+    pub(crate) fn in_grace(&self, hit: Option<Hit<T>>) -> Option<Hit<T>> {
+        hit.filter(|hit| self.shared.backend.now_ms() < hit.hard_ms)
     }
 
     /// The same of several keys.
@@ -366,7 +383,7 @@ where
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// The default of [`CacheBuilder::with_ttl`]: five minutes.
     pub const TTL: Duration = Duration::from_mins(5);
@@ -377,12 +394,18 @@ where
     pub fn redis(
         connection: &coordinator_core::redis::Connection,
         namespace: &str,
-    ) -> CacheBuilder<T> {
+    ) -> CacheBuilder<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         Caches::redis(connection).cache(namespace)
     }
 
     /// A cache in this process alone, to be built.
-    pub fn embedded(namespace: &str) -> CacheBuilder<T> {
+    pub fn embedded(namespace: &str) -> CacheBuilder<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         Caches::embedded().cache(namespace)
     }
 
@@ -430,8 +453,7 @@ where
             Err(error) => {
                 let last = core.last(&key).and_then(|slot| slot.hit(true));
                 let hit = last.filter(|_| error.is_retryable()).ok_or(error)?;
-                core.counts.stale();
-                Ok(Lookup::Hit(hit))
+                Ok(Lookup::Hit(core.give(hit)))
             }
         }
     }

@@ -5,9 +5,11 @@ use crate::{
     embedded::{Embedded, MOST},
     near::Near,
     options::CacheBuilder,
+    payload::Form,
     queue::{Invalidated, Queue},
     watch::{Hearing, Watch},
 };
+use bytes::Bytes;
 use coordinator_core::{
     Result,
     clock::{Clock, SystemClock},
@@ -83,7 +85,30 @@ impl Caches {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        CacheBuilder::new(self.clone(), namespace)
+        CacheBuilder::new(self.clone(), namespace, Form::serde())
+    }
+
+    /// A cache of bytes as they are: for what is encoded already, such as a page or a picture. They
+    /// are not serialized, nor copied but by compression.
+    ///
+    /// What a cache of values stored is absent for one of bytes, and the other way round: give each
+    /// a namespace of its own.
+    ///
+    /// # Examples
+    /// ```
+    /// use coordinator_cache::{Bytes, Caches};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pages = Caches::embedded().raw("pages").build()?;
+    /// pages.set("/", &Bytes::from_static(b"<!doctype html>")).await?;
+    /// let page = pages.get("/").await?.expect("it was set");
+    /// assert_eq!(page.as_ref(), b"<!doctype html>");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn raw(&self, namespace: &str) -> CacheBuilder<Bytes> {
+        CacheBuilder::new(self.clone(), namespace, Form::raw())
     }
 
     /// Ends every entry with a tag, in all caches, at a cost that does not depend on how many there

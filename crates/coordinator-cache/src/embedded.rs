@@ -1,7 +1,8 @@
 //! The adapter in process: the executable specification of the scripts.
 //!
-//! One mutex, one small transition per step, on the clock's wall clock in whole ms, as keys of a
-//! server expire.
+//! One mutex, one small transition per step, in whole ms, as keys of a server expire. The time is
+//! the wall clock's of its beginning and what has passed since: whoever sets that clock changes
+//! nothing here.
 
 mod store;
 
@@ -13,11 +14,16 @@ use crate::{
     envelope,
 };
 use bytes::Bytes;
-use coordinator_core::{BoxFuture, Error, ErrorKind, Result, clock::Clock, key::Name};
+use coordinator_core::{
+    BoxFuture, Error, ErrorKind, Result,
+    clock::{Clock, Instant},
+    key::Name,
+};
 use std::{
     fmt,
     future::ready,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use store::{Place, Store};
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -27,13 +33,16 @@ pub(crate) const MOST: usize = 256 * 1024 * 1024;
 
 pub(crate) struct Embedded {
     clock: Arc<dyn Clock>,
+    /// What the wall clock said when the other one said that.
+    began: (Duration, Instant),
     store: Mutex<Store>,
 }
 
 impl Embedded {
     /// Keeps about `most` bytes at most, names and overhead included.
     pub(crate) fn new(clock: Arc<dyn Clock>, most: usize) -> Self {
-        Self { clock, store: Mutex::new(Store::new(most)) }
+        let began = (clock.unix_time(), clock.now());
+        Self { clock, began, store: Mutex::new(Store::new(most)) }
     }
 
     /// Runs a step at this moment, in ms.
@@ -164,7 +173,9 @@ impl Backend for Embedded {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.clock.unix_time().as_millis()).unwrap_or(u64::MAX)
+        let (wall, at) = self.began;
+        let now = wall.saturating_add(self.clock.now().saturating_since(at));
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Bytes>>> {
@@ -235,8 +246,11 @@ impl Backend for Embedded {
         })
     }
 
-    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
-        self.sure(move |store, now| store.get(&lease(key), now) == Some(of(token)))
+    fn holder<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Token>>> {
+        self.sure(|store, now| {
+            let there = store.get(&lease(key), now)?;
+            there.as_ref().try_into().ok().map(Token)
+        })
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
@@ -302,6 +316,10 @@ impl Backend for Embedded {
 
     fn nodes(&self) -> Vec<u16> {
         vec![0]
+    }
+
+    fn layout(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(ready(Ok(0)))
     }
 
     fn scan<'a>(&'a self, ns: &'a Name, _: u16, _: u64) -> BoxFuture<'a, Result<Scanned>> {

@@ -7,6 +7,10 @@ use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 pub struct Hit<T> {
     pub(crate) value: Arc<T>,
     pub(crate) stale: bool,
+    /// Its soft expiry, by the backend's time; 0 if it was made stale before it.
+    pub(crate) soft_ms: u64,
+    /// From when on it is given to nobody, by the backend's time.
+    pub(crate) hard_ms: u64,
     pub(crate) loaded_ms: u64,
     pub(crate) version: Option<Version>,
 }
@@ -28,8 +32,10 @@ impl<T> Hit<T> {
         self.value.clone()
     }
 
-    pub(crate) fn into_stale(self) -> Self {
-        Self { stale: true, ..self }
+    /// What a loader brought: nobody gives it later.
+    pub(crate) fn loaded(value: T, loaded_ms: u64) -> Self {
+        let (value, never) = (Arc::new(value), u64::MAX);
+        Self { value, stale: false, soft_ms: never, hard_ms: never, loaded_ms, version: None }
     }
 }
 

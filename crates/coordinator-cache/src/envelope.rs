@@ -4,10 +4,10 @@
 //!
 //! ```text
 //! 0 magic, 1 format, 2 codec (low half) and compression (high half), 3 flags, 4 schema u32,
-//! 8 version u64, 16 soft expiry in ms u64, 24 loaded at in ms u64, 32 load time in µs u32,
-//! 36 raw length u32, 40 CRC-32 of all but the soft expiry and itself, 44 end of the head;
-//! dictionary u32 if flagged; if flagged a count u8, and per tag the length of its encoded name
-//! u16, the name, its version u64; payload
+//! 8 version u64, 16 soft expiry in ms u64, 24 hard expiry in ms u64, 32 loaded at in ms u64,
+//! 40 load time in µs u32, 44 raw length u32, 48 CRC-32 of all but the soft expiry and itself,
+//! 52 end of the head; dictionary u32 if flagged; if flagged a count u8, and per tag the length of
+//! its encoded name u16, the name, its version u64; payload
 //! ```
 
 use crate::backend::{Tag, Version};
@@ -22,14 +22,14 @@ pub(crate) const VERSION_AT: usize = 8;
 /// Where the soft expiry stands, in every format.
 pub(crate) const SOFT_AT: usize = 16;
 /// How long the head is, at least, in every format.
-pub(crate) const HEAD: usize = 44;
+pub(crate) const HEAD: usize = 52;
 /// How many tags a value has at most.
 pub(crate) const TAGS_MAX: usize = 32;
 /// How many bytes tell a value from another, with its length.
 pub(crate) const SEAL: usize = 64;
 
 const FORMAT: u8 = 1;
-const SUM_AT: usize = 40;
+const SUM_AT: usize = 48;
 const NEGATIVE: u8 = 1;
 const TAGGED: u8 = 2;
 const DICTIONARY: u8 = 4;
@@ -48,6 +48,8 @@ pub(crate) struct Meta {
     pub(crate) version: Version,
     /// From when on it is stale, by the backend's time in ms; 0 for long ago.
     pub(crate) soft_ms: u64,
+    /// From when on it is given to nobody, by the backend's time in ms.
+    pub(crate) hard_ms: u64,
     /// When its loader began, by the backend's time in ms.
     pub(crate) loaded_ms: u64,
     /// How long its loader took, in µs, as far as that fits.
@@ -137,6 +139,7 @@ pub(crate) fn seal(meta: &Meta, payload: &[u8]) -> Result<Bytes> {
     stored.extend(meta.schema.to_le_bytes());
     stored.extend(meta.version.0.to_le_bytes());
     stored.extend(meta.soft_ms.to_le_bytes());
+    stored.extend(meta.hard_ms.to_le_bytes());
     stored.extend(meta.loaded_ms.to_le_bytes());
     stored.extend(meta.load_us.to_le_bytes());
     stored.extend(meta.raw_len.to_le_bytes());
@@ -237,6 +240,7 @@ pub(crate) fn open(stored: &Bytes, limits: Limits) -> Result<Opened, Unreadable>
         schema: cursor.int()?,
         version: Version(cursor.long()?),
         soft_ms: cursor.long()?,
+        hard_ms: cursor.long()?,
         loaded_ms: cursor.long()?,
         load_us: cursor.int()?,
         raw_len: cursor.int()?,

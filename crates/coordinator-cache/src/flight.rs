@@ -12,7 +12,27 @@ use tokio::sync::watch;
 /// How a load ended; none for what is known not to be there.
 pub(crate) type Outcome<T> = Result<Option<Hit<T>>, LoadError>;
 
-type Seats<T> = watch::Sender<Option<Outcome<T>>>;
+type Seats<T> = watch::Sender<Option<Landed<T>>>;
+
+/// What became of a load for whoever waited.
+#[derive(Debug)]
+pub(crate) enum Landed<T> {
+    Outcome(Outcome<T>),
+    /// It was for several keys, and did not bring this one.
+    Missing,
+    /// It was given up by whoever made it.
+    Lost,
+}
+
+impl<T> Clone for Landed<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Outcome(outcome) => Self::Outcome(outcome.clone()),
+            Self::Missing => Self::Missing,
+            Self::Lost => Self::Lost,
+        }
+    }
+}
 
 /// Loads under way, by key.
 #[derive(Debug)]
@@ -42,7 +62,7 @@ pub(crate) struct Pilot<T> {
 }
 
 /// Waits for a load.
-pub(crate) struct Passenger<T>(watch::Receiver<Option<Outcome<T>>>);
+pub(crate) struct Passenger<T>(watch::Receiver<Option<Landed<T>>>);
 
 impl<T> Flights<T> {
     fn table(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Seats<T>>>> {
@@ -73,7 +93,7 @@ impl<T> Flights<T> {
     }
 
     #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table().len()
     }
 }
@@ -92,12 +112,18 @@ impl<T> Pilot<T> {
 
     /// Tells the outcome to all who wait.
     pub(crate) fn land(self, outcome: Outcome<T>) {
-        self.seats.send_replace(Some(outcome));
+        self.leave();
+        self.seats.send_replace(Some(Landed::Outcome(outcome)));
     }
-}
 
-impl<T> Drop for Pilot<T> {
-    fn drop(&mut self) {
+    /// Tells all who wait that it brought nothing of this key.
+    pub(crate) fn land_without(self) {
+        self.leave();
+        self.seats.send_replace(Some(Landed::Missing));
+    }
+
+    /// Whoever comes from now on does not join: he would find it landed.
+    fn leave(&self) {
         let mut table = self.flights.table();
         if table.get(&self.key).is_some_and(|seats| Arc::ptr_eq(seats, &self.seats)) {
             table.remove(&self.key);
@@ -105,12 +131,18 @@ impl<T> Drop for Pilot<T> {
     }
 }
 
+impl<T> Drop for Pilot<T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
 impl<T> Passenger<T> {
     /// The outcome. Cancel safe.
-    pub(crate) async fn landed(&mut self) -> Outcome<T> {
+    pub(crate) async fn landed(&mut self) -> Landed<T> {
         match self.0.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().expect("it was waited for"),
-            Err(_) => Err(LoadError::Ended),
+            Ok(landed) => landed.clone().expect("it was waited for"),
+            Err(_) => Landed::Lost,
         }
     }
 }
@@ -132,7 +164,7 @@ mod tests {
         let pilot = pilot(&flights);
         let Joined::Passenger(mut other) = flights.join("a") else { panic!("there was one") };
         pilot.land(Ok(None));
-        assert!(other.landed().await.expect("an outcome").is_none());
+        assert!(matches!(other.landed().await, Landed::Outcome(Ok(None))));
         assert_eq!(flights.len(), 0);
     }
 
@@ -142,8 +174,18 @@ mod tests {
         let pilot = pilot(&flights);
         let mut seat = pilot.passenger();
         drop(pilot);
-        assert!(matches!(seat.landed().await, Err(LoadError::Ended)));
+        assert!(matches!(seat.landed().await, Landed::Lost));
         assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_told_joins_the_next() {
+        let flights = Arc::new(Flights::default());
+        let first = pilot(&flights);
+        let mut seat = first.passenger();
+        first.land_without();
+        assert!(matches!(seat.landed().await, Landed::Missing));
+        assert!(matches!(flights.join("a"), Joined::Pilot(_)));
     }
 
     #[tokio::test]

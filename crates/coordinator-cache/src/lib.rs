@@ -36,7 +36,8 @@
 //!   before: neither a near cache, nor a load that was under way, nor a refresh in the background.
 //! * One loader runs per key and process, and one in all instances while the one that runs it holds
 //!   its lease. One that dies is replaced when its lease ends, 10 s unless set.
-//! * Nothing is given past its ttl that does not say so ([`Hit::is_stale`]).
+//! * Nothing is given past its ttl and its grace, from whatever tier and however long a load takes,
+//!   and nothing past its ttl that does not say so ([`Hit::is_stale`]).
 //! * A value that cannot be read is a miss, whatever is stored: of another version, shape or
 //!   schema, cut, flipped, or compressed to fill the memory.
 //! * A caller that leaves loses nothing, and a loader that panics harms nobody.
@@ -45,12 +46,10 @@
 //! * That a value is there: servers evict, and what an outage kept from being stored is not.
 //! * [`Caches::STALENESS`] where a server refuses to track keys ([`Hearing::Messages`]): what
 //!   expires or is evicted there is not told, and a lost message is found within the ttl alone.
-//! * That a [stale](Hit::is_stale) value is within its grace to the second: that is looked at
-//!   before a load, not when it fails, and what is kept near in an outage has the grace of the
-//!   cache, whatever its entry says.
-//! * A ttl kept to the second where this process's clock jumps, the server's time being learnt each
-//!   minute, or where its machine slept: what was kept near before that is given for at most
-//!   [`Caches::STALENESS`] after it woke.
+//! * A ttl kept to the ms: the server's time is known here as well as the shortest way there and
+//!   back of the last minute tells. Where the *server's* clock is set, what was kept near before
+//!   keeps its time; where the machine slept, that is given for at most [`Caches::STALENESS`] after
+//!   it woke.
 //! * That a value that is [stale](Hit::is_stale) was not ended while no server could be asked.
 //! * One load per fleet while no server answers: then it is one per process, and nothing is stored.
 //! * That an invalidation survives its server, where that loses what it acknowledged: after a
@@ -61,14 +60,17 @@
 
 mod backend;
 mod batch;
+mod bulk;
 mod cache;
 mod caches;
+mod chance;
 mod compress;
 mod embedded;
 mod entry;
 mod envelope;
 mod error;
 mod flight;
+mod lease;
 mod load;
 mod loader;
 mod near;
@@ -86,8 +88,11 @@ mod tasks;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod watch;
 
+/// What [`Caches::raw`] keeps.
+pub use bytes::Bytes;
 pub use cache::Cache;
 pub use caches::Caches;
 pub use compress::Compression;

@@ -4,18 +4,20 @@
 use crate::{
     backend::{Claimed, Key, Token, Version},
     cache::{Cache, Core, Draft, Look, Slot, ms},
+    chance,
     entry::Hit,
     error::LoadError,
-    flight::{Joined, Outcome},
+    flight::{Joined, Landed, Outcome, Passenger},
+    lease,
     loader::{Loader, Loading},
     tasks,
-    watch::{CANARY, GOOD},
+    watch::{CANARY, GOOD, Waiter},
 };
+use coordinator_core::ErrorKind;
 use futures::{
     FutureExt as _,
     future::{Either, pending, select},
 };
-use serde::{Serialize, de::DeserializeOwned};
 use std::{
     error::Error as StdError,
     future::Future,
@@ -33,7 +35,7 @@ const FAILED_MAX: usize = 4096;
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// The value of a key, loaded if there is none in its time.
     ///
@@ -126,52 +128,76 @@ where
             Err(_) => (None, core.last(&key).and_then(|slot| slot.hit(true))),
         };
         core.counts.miss();
-        if let Some(hit) = stale.clone().filter(|_| core.is_throttled(&key)) {
-            core.counts.stale();
-            return Ok(Some(hit));
+        if core.is_throttled(&key)
+            && let Some(hit) = core.in_grace(stale.clone())
+        {
+            return Ok(Some(core.give(hit)));
         }
-        let mut seat = match core.flights.join(key.key.as_str()) {
-            Joined::Passenger(seat) => seat,
-            Joined::Pilot(pilot) => {
-                let seat = pilot.passenger();
-                let (core, stale) = (core.clone(), stale.clone());
-                let flown = Loader::new(loader);
-                tasks::spawn(async move {
-                    let outcome = core.fly(&key, seen, stale, true, flown).await;
-                    pilot.land(outcome);
-                });
-                seat
-            }
-        };
-        let soft = core.options.soft.filter(|_| stale.is_some());
-        let (Some(soft), Some(hit)) = (soft, stale) else { return seat.landed().await };
-        let late = core.shared.backend.clock().sleep(soft);
-        match select(pin!(seat.landed()), late).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right(_) => {
-                core.counts.stale();
-                Ok(Some(hit))
-            }
+        loop {
+            let pilot = match core.flights.join(key.key.as_str()) {
+                Joined::Pilot(pilot) => pilot,
+                Joined::Passenger(seat) => match core.ride(seat, stale.clone()).await {
+                    Some(outcome) => return outcome,
+                    // It was for several keys, and given up, or brought others: it is our turn.
+                    None => continue,
+                },
+            };
+            let seat = pilot.passenger();
+            let (flown, given, flying) = (Loader::new(loader), stale.clone(), core.clone());
+            tasks::spawn(async move {
+                let outcome = flying.fly(&key, seen, given, true, flown).await;
+                pilot.land(outcome);
+            });
+            return core.ride(seat, stale).await.unwrap_or(Err(LoadError::Ended));
         }
     }
 }
 
 impl<T> Core<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
+    /// What a load that is under way brings, or a stale value: where it fails, or takes too long.
+    /// None if it brings nothing of this key.
+    async fn ride(&self, mut seat: Passenger<T>, stale: Option<Hit<T>>) -> Option<Outcome<T>> {
+        let mut landed = pin!(seat.landed());
+        let landed = match self.options.soft.filter(|_| stale.is_some()) {
+            None => landed.await,
+            Some(soft) => {
+                let late = self.shared.backend.clock().sleep(soft);
+                match select(landed.as_mut(), late).await {
+                    Either::Left((landed, _)) => landed,
+                    Either::Right(_) => match self.in_grace(stale.clone()) {
+                        Some(hit) => return Some(Ok(Some(self.give(hit)))),
+                        None => landed.await,
+                    },
+                }
+            }
+        };
+        let Landed::Outcome(outcome) = landed else { return None };
+        Some(match outcome {
+            Ok(hit) => Ok(hit.map(|hit| if hit.stale { self.give(hit) } else { hit })),
+            Err(error) => match self.in_grace(stale) {
+                Some(hit) => Ok(Some(self.give(hit))),
+                None => Err(error),
+            },
+        })
+    }
+
+    /// Counts a stale value that is given.
+    pub(crate) fn give(&self, hit: Hit<T>) -> Hit<T> {
+        // One that was expired by hand does not say when.
+        let known = hit.soft_ms > 0;
+        let past = self.shared.backend.now_ms().saturating_sub(hit.soft_ms);
+        self.counts.stale(known.then(|| Duration::from_millis(past)));
+        hit
+    }
+
     /// Whether it is time to load anew what is still in its time: XFetch.
-    fn is_early(&self, slot: &Slot<T>) -> bool {
-        let (beta, load) = (self.options.beta, f64::from(slot.load_us) / 1000.0);
-        if beta == 0.0 || slot.load_us == 0 {
-            return false;
-        }
+    pub(crate) fn is_early(&self, slot: &Slot<T>) -> bool {
+        let load = Duration::from_micros(u64::from(slot.load_us));
         let left = slot.soft_ms.saturating_sub(self.shared.backend.now_ms());
-        // 1 - [0, 1) is never 0, whose logarithm is none.
-        let ahead = -load * beta * (1.0 - rand::random::<f64>()).ln();
-        #[expect(clippy::cast_precision_loss, reason = "a year in ms is far below 2^52")]
-        let left = left as f64;
-        ahead >= left
+        chance::is_early(&self.dice, Duration::from_millis(left), load, self.options.beta)
     }
 
     /// Loads anew in the background, unless somebody does.
@@ -215,21 +241,21 @@ where
         loader: Loader<T>,
     ) -> Outcome<T> {
         let token = Token::random();
-        let (leased, stale) = match self.claim(key, token, seen, stale, waits).await {
+        let (lease, stale) = match self.claim(key, token, seen, stale, waits).await {
             Turn::Found(outcome) => return Ok(outcome),
-            Turn::Leased(stale) => (true, stale),
-            Turn::Alone(stale) => (false, stale),
+            Turn::Leased(stale) => (Lease::Ours(token), stale),
+            Turn::Late(stale) => (Lease::Theirs, stale),
+            Turn::Alone(stale) => (Lease::Unknown, stale),
         };
-        let token = leased.then_some(token);
-        match self.run(key, token, stale.clone(), loader).await {
+        match self.run(key, lease, stale.clone(), loader).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 self.counts.failed();
                 self.note_failure(key);
-                let Some(hit) = stale else { return Err(error) };
+                // That may have ended while it was loaded.
+                let Some(hit) = self.in_grace(stale) else { return Err(error) };
                 tracing::debug!(key = %key.key, %error, "a load failed: the stale value is given");
-                self.counts.stale();
-                Ok(Some(hit.into_stale()))
+                Ok(Some(hit))
             }
         }
     }
@@ -271,15 +297,19 @@ where
                 },
                 Err(error) => {
                     tracing::debug!(key = %key.key, error = error.chain(), "no lease was had");
+                    if error.kind() == ErrorKind::Indeterminate {
+                        // What is loaded now is not stored: nobody should wait for it.
+                        self.give_up(key, token);
+                    }
                     return Turn::Alone(stale);
                 }
             };
-            if !waits {
-                return Turn::Found(stale);
+            if !waits && let Some(hit) = self.in_grace(stale.clone()) {
+                return Turn::Found(Some(hit));
             }
             let left = self.options.wait.saturating_sub(clock.now().saturating_since(began));
             if left.is_zero() {
-                return Turn::Alone(stale);
+                return Turn::Late(stale);
             }
             let lapse = Duration::from_millis(left_ms.saturating_add(1)).min(left);
             self.counts.waited();
@@ -291,13 +321,17 @@ where
     async fn run(
         self: &Arc<Self>,
         key: &Key,
-        token: Option<Token>,
+        lease: Lease,
         stale: Option<Hit<T>>,
         loader: Loader<T>,
     ) -> Outcome<T> {
         let backend = &self.shared.backend;
         let clock = backend.clock().clone();
+        let stale = self.in_grace(stale);
         let loading = Loading::new(self.shared.clone(), &self.options, stale);
+        let waiter = self.shared.watch.wait_for(key);
+        let token = if let Lease::Ours(token) = lease { Some(token) } else { None };
+        let theirs = self.theirs(key, lease).await;
         if token.is_some() {
             // What a tag stands for may change from here on.
             for tag in &self.options.tags {
@@ -310,7 +344,12 @@ where
         let loaded = {
             let call = loader.begin(loading.clone());
             let load = AssertUnwindSafe(call).catch_unwind();
-            let keep = self.keep(key, token, &lost);
+            let keep = async {
+                match token {
+                    Some(token) => self.keep(key, token, &waiter, &lost).await,
+                    None => self.keep_unleased(key, theirs, &waiter).await,
+                }
+            };
             let (load, keep) = (pin!(load), pin!(keep));
             match select(load, select(clock.sleep(self.options.hard), keep)).await {
                 Either::Left((Ok(loaded), _)) => loaded,
@@ -332,30 +371,24 @@ where
             Stored::Yes => {}
             Stored::Refused => self.counts.refused(),
             Stored::No(token) => {
-                if let Some(token) = token {
-                    // Whoever waits need not wait for the lease's end.
-                    let _ = backend.release(key, token).await;
+                // Whoever waits need not wait for the lease's end.
+                if let Some(token) = token
+                    && backend.release(key, token).await.is_err()
+                {
+                    self.give_up(key, token);
                 }
             }
         }
-        let hit = |value| Hit { value: Arc::new(value), stale: false, loaded_ms, version: None };
-        Ok(loaded?.map(hit))
+        Ok(loaded?.map(|value| Hit::loaded(value, loaded_ms)))
     }
 
     /// Renews a lease, at a third of its time, until it is lost; never ends.
     ///
     /// Whoever ends the key ends the lease. Who comes after that must not be given what this load
     /// brings, so it is looked whenever the lease changes, and each second in any case.
-    async fn keep(&self, key: &Key, token: Option<Token>, lost: &AtomicBool) {
+    async fn keep(&self, key: &Key, token: Token, waiter: &Waiter, lost: &AtomicBool) {
         let backend = &self.shared.backend;
-        let Some(token) = token else {
-            // Nobody says whether it was ended.
-            backend.clock().sleep(GOOD).await;
-            self.flights.detach(key.key.as_str());
-            return pending().await;
-        };
         let third = self.options.lease / 3;
-        let waiter = self.shared.watch.wait_for(key);
         let mut held = Ok(true);
         let mut sure = backend.clock().now();
         let mut due = sure + third;
@@ -365,7 +398,7 @@ where
             // Without an answer it is asked again; the fill finds out in any case.
             let asked = backend.clock().now();
             if let Ok(true) = held {
-                held = backend.holds(key, token).await;
+                held = backend.holder(key).await.map(|holder| holder == Some(token));
             }
             if let Ok(true) = held {
                 sure = asked;
@@ -389,6 +422,40 @@ where
                 _ => Ok(true),
             };
         }
+    }
+
+    /// Whose another instance's lease is: whoever ends the key takes it away.
+    async fn theirs(&self, key: &Key, lease: Lease) -> Option<Token> {
+        let Lease::Theirs = lease else { return None };
+        let holder = self.shared.backend.holder(key).await.ok()?;
+        if holder.is_none() {
+            // That may just have been.
+            self.flights.detach(key.key.as_str());
+        }
+        holder
+    }
+
+    /// The same without a lease: who comes later joins this load no more once another instance's
+    /// lease changed hands, nor after [`GOOD`], since a change may go unheard. Never ends.
+    async fn keep_unleased(&self, key: &Key, theirs: Option<Token>, waiter: &Waiter) {
+        let backend = &self.shared.backend;
+        let mut late = backend.clock().sleep(GOOD);
+        loop {
+            let mut woken = pin!(waiter.woken());
+            woken.as_mut().enable();
+            // It may have changed before.
+            if theirs.is_some()
+                && let Ok(now) = backend.holder(key).await
+                && now != theirs
+            {
+                break;
+            }
+            if let Either::Right(_) = select(woken, &mut late).await {
+                break;
+            }
+        }
+        self.flights.detach(key.key.as_str());
+        pending::<()>().await;
     }
 
     async fn store(
@@ -415,9 +482,15 @@ where
             Ok(false) => Stored::Refused,
             Err(error) => {
                 tracing::debug!(key = %key.key, error = error.chain(), "a value is not stored");
+                self.give_up(key, token);
                 Stored::No(None)
             }
         }
+    }
+
+    fn give_up(&self, key: &Key, token: Token) {
+        let backend = self.shared.backend.clone();
+        lease::give_up(backend, token, vec![key.clone()], self.options.lease);
     }
 }
 
@@ -436,6 +509,17 @@ enum Turn<T> {
     Found(Option<Hit<T>>),
     /// Ours, and what it brings is stored.
     Leased(Option<Hit<T>>),
-    /// Ours, and what it brings is not stored.
+    /// Ours, since another's took too long, and what it brings is not stored.
+    Late(Option<Hit<T>>),
+    /// Ours, and what it brings is not stored: nobody told of a lease.
     Alone(Option<Hit<T>>),
+}
+
+/// Whose the lease of a key is while we load it.
+#[derive(Debug, Clone, Copy)]
+enum Lease {
+    Ours(Token),
+    /// Another instance's.
+    Theirs,
+    Unknown,
 }

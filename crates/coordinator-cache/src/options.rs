@@ -5,11 +5,12 @@ use crate::{
     caches::Caches,
     compress::Compression,
     near::Near as NearTable,
+    payload::Form,
     stats::Counts,
 };
-use coordinator_core::{Error, Result, codec::Codec, key::Name};
+use coordinator_core::{Error, Result, key::Name};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{marker::PhantomData, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 const STEP: &str = "cache.build";
 /// The longest that anything is kept.
@@ -41,7 +42,6 @@ pub(crate) struct Options {
     pub(crate) near: Near,
     pub(crate) near_ttl: Duration,
     pub(crate) compression: Compression,
-    pub(crate) codec: Codec,
     pub(crate) schema: u32,
     pub(crate) beta: f64,
     pub(crate) soft: Option<Duration>,
@@ -67,14 +67,25 @@ pub struct CacheBuilder<T> {
     caches: Caches,
     namespace: String,
     options: Options,
-    data: PhantomData<fn() -> T>,
+    form: Form<T>,
 }
 
 impl<T> CacheBuilder<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Serialize + DeserializeOwned,
 {
-    pub(crate) fn new(caches: Caches, namespace: &str) -> Self {
+    /// Values are JSON instead of MessagePack.
+    pub fn with_json(mut self) -> Self {
+        self.form = Form::json();
+        self
+    }
+}
+
+impl<T> CacheBuilder<T>
+where
+    T: Send + Sync + 'static,
+{
+    pub(crate) fn new(caches: Caches, namespace: &str, form: Form<T>) -> Self {
         let options = Options {
             ttl: Cache::<T>::TTL,
             stale: Duration::ZERO,
@@ -83,7 +94,6 @@ where
             near: Near::Off,
             near_ttl: Duration::MAX,
             compression: Compression::zstd(),
-            codec: Codec::MessagePack,
             schema: 0,
             beta: 1.0,
             soft: None,
@@ -93,7 +103,7 @@ where
             throttle: Duration::from_secs(1),
             tags: Vec::new(),
         };
-        Self { caches, namespace: namespace.to_owned(), options, data: PhantomData }
+        Self { caches, namespace: namespace.to_owned(), options, form }
     }
 
     /// For how long a value is fresh: five minutes unless set; a year at the most.
@@ -139,12 +149,6 @@ where
     /// How values are compressed: zstd from 1 KiB on, unless set.
     pub fn with_compression(mut self, compression: Compression) -> Self {
         self.options.compression = compression;
-        self
-    }
-
-    /// Values are JSON instead of MessagePack.
-    pub fn with_json(mut self) -> Self {
-        self.options.codec = Codec::Json;
         self
     }
 
@@ -242,6 +246,6 @@ where
             Near::Entries(entries) => Some(Arc::new(NearTable::new(watch.heard.clone(), entries))),
         };
         let counts = Counts::new(namespace.as_str());
-        Ok(Cache::new(Core::new(self.caches.shared, namespace, options, near, counts)))
+        Ok(Cache::new(Core::new(self.caches.shared, namespace, options, self.form, near, counts)))
     }
 }

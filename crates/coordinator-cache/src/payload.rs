@@ -4,12 +4,71 @@ use bytes::Bytes;
 use coordinator_core::{Error, Result, codec::Codec};
 use serde::{Serialize, de::DeserializeOwned};
 
+/// How values of a type become bytes, and bytes values.
+pub(crate) struct Form<T> {
+    pub(crate) codec: Codec,
+    encode: fn(Codec, &T) -> Result<Bytes>,
+    decode: fn(Codec, &Bytes) -> Result<T>,
+}
+
+impl<T> Clone for Form<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Form<T> {}
+
+impl<T> std::fmt::Debug for Form<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Form").field(&self.codec).finish()
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Form<T> {
+    /// As serde has it.
+    pub(crate) fn serde() -> Self {
+        Self { codec: Codec::MessagePack, encode, decode: |codec, raw| decode(codec, raw) }
+    }
+
+    /// The same, as JSON.
+    pub(crate) fn json() -> Self {
+        Self { codec: Codec::Json, ..Self::serde() }
+    }
+}
+
+impl Form<Bytes> {
+    /// As they are; nothing is copied.
+    pub(crate) fn raw() -> Self {
+        let encode = |codec: Codec, value: &Bytes| match codec {
+            Codec::Raw => Ok(value.clone()),
+            _ => Err(Error::misuse("cache.encode", "raw bytes are stored as they are")),
+        };
+        let decode = |codec: Codec, raw: &Bytes| match codec {
+            Codec::Raw => Ok(raw.clone()),
+            _ => Err(Error::corrupt("cache.decode", "a value is not raw bytes")),
+        };
+        Self { codec: Codec::Raw, encode, decode }
+    }
+}
+
+impl<T> Form<T> {
+    pub(crate) fn encode(&self, value: &T) -> Result<Bytes> {
+        (self.encode)(self.codec, value)
+    }
+
+    /// From what was encoded with this codec.
+    pub(crate) fn decode(&self, codec: Codec, raw: &Bytes) -> Result<T> {
+        (self.decode)(codec, raw)
+    }
+}
+
 /// Encodes a value; MessagePack with structs as maps, so that fields may be added.
 ///
 /// # Errors
 /// [`Misuse`](coordinator_core::ErrorKind::Misuse) if it cannot be serialized, or raw bytes are
 /// asked for: those are no value of serde's.
-pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Bytes> {
+fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Bytes> {
     let wrong = |error: &dyn std::fmt::Display| {
         Error::misuse("cache.encode", format!("a value cannot be serialized: {error}"))
     };

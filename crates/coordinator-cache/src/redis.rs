@@ -1,6 +1,7 @@
 //! The adapter over Redis and Valkey: keys, and one static script per step.
 
 mod feed;
+mod time;
 
 use crate::{
     backend::{
@@ -10,16 +11,14 @@ use crate::{
 };
 use bytes::Bytes;
 use coordinator_core::{
-    BoxFuture, Error, Result,
-    clock::{Clock, Instant},
+    BoxFuture, Error, ErrorKind, Result,
+    clock::Clock,
     key::{Name, Shard},
     redis::{Arg, Connection, Fields, Script},
 };
 use futures::future::{join_all, try_join_all};
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use time::ServerTime;
 
 macro_rules! telling {
     ($($file:literal),*) => {
@@ -27,24 +26,30 @@ macro_rules! telling {
     };
 }
 
-macro_rules! of_values {
+macro_rules! reading {
     ($($file:literal),*) => {
-        concat!(include_str!("redis/value.lua"), $(include_str!($file)),*)
+        concat!(include_str!("redis/read.lua"), $(include_str!($file)),*)
     };
 }
 
 static FETCH: Script = Script::new("cache.fetch", include_str!("redis/fetch.lua"));
-static CAPTURE: Script = Script::new("cache.capture", telling!("redis/capture.lua"));
-static CLAIM: Script = Script::new("cache.claim", of_values!("redis/clock.lua", "redis/claim.lua"));
-static RENEW: Script = Script::new("cache.renew", include_str!("redis/renew.lua"));
-static RELEASE: Script = Script::new("cache.release", telling!("redis/release.lua"));
-static FILL: Script =
-    Script::new("cache.fill", telling!("redis/value.lua", "redis/clock.lua", "redis/fill.lua"));
+static CAPTURE: Script =
+    Script::new("cache.capture", telling!("redis/read.lua", "redis/capture.lua"));
+static CLAIM: Script =
+    Script::new("cache.claim", reading!("redis/value.lua", "redis/clock.lua", "redis/claim.lua"));
+static RENEW: Script = Script::new("cache.renew", reading!("redis/renew.lua"));
+static RELEASE: Script =
+    Script::new("cache.release", telling!("redis/read.lua", "redis/release.lua"));
+static FILL: Script = Script::new(
+    "cache.fill",
+    telling!("redis/read.lua", "redis/value.lua", "redis/clock.lua", "redis/fill.lua"),
+);
 static SET: Script = Script::new("cache.set", telling!("redis/clock.lua", "redis/set.lua"));
 static INVALIDATE: Script = Script::new("cache.invalidate", telling!("redis/invalidate.lua"));
 static EXPIRE: Script =
-    Script::new("cache.expire", telling!("redis/value.lua", "redis/expire.lua"));
-static DROP_IF: Script = Script::new("cache.drop_if", telling!("redis/drop_if.lua"));
+    Script::new("cache.expire", telling!("redis/read.lua", "redis/value.lua", "redis/expire.lua"));
+static DROP_IF: Script =
+    Script::new("cache.drop_if", telling!("redis/read.lua", "redis/drop_if.lua"));
 static UNTAG: Script = Script::new("cache.untag", telling!("redis/untag.lua"));
 static SCAN: Script = Script::new("cache.scan", include_str!("redis/scan.lua"));
 static TELL_TIME: Script = Script::new(
@@ -72,9 +77,6 @@ pub static SCRIPTS: &[&Script] = &[
     &TELL_TIME,
 ];
 
-/// For how long the server's time is taken for known, in ms.
-const LEARN_MS: u64 = 60_000;
-
 /// How many keys a script is given at most, those beside them not counted.
 const BATCH: usize = 256;
 /// After how many bytes of values a script is given no more.
@@ -89,13 +91,11 @@ pub(crate) struct Redis {
     connection: Connection,
     /// The shards' key bases, built once.
     shards: Vec<Shard>,
+    /// The markers of all shards.
+    marks: Arc<[String]>,
     /// How all keys of this part begin.
     base: Arc<str>,
-    /// By how much the server's clock is ahead of ours, in ms.
-    offset_ms: AtomicI64,
-    /// When that was learnt, in ms of the clock's since it was made, and one more; 0 for not yet.
-    learnt_ms: AtomicU64,
-    made: Instant,
+    time: ServerTime,
 }
 
 impl Redis {
@@ -104,12 +104,11 @@ impl Redis {
         let shards: Vec<Shard> = (0..SHARDS).map(|shard| keyspace.shard("c", shard)).collect();
         let first = shards[0].key("", "");
         Self {
+            marks: shards.iter().map(|shard| shard.key("mark", "")).collect(),
             base: first.strip_suffix("0}:").unwrap_or(&first).into(),
             shards,
             connection: connection.clone(),
-            offset_ms: AtomicI64::new(0),
-            learnt_ms: AtomicU64::new(0),
-            made: connection.clock().now(),
+            time: ServerTime::new(connection.clock().clone()),
         }
     }
 
@@ -153,22 +152,11 @@ impl Redis {
         keys: Vec<String>,
         args: Vec<Arg>,
     ) -> Result<(i64, Fields)> {
-        let before = self.local_ms();
+        let asked = self.time.asked();
         let mut fields = self.fields(script, keys, args).await?;
         let (answer, now) = (fields.int()?, fields.int()?);
-        // It was read somewhere in between.
-        self.offset_ms.store(now - i64::midpoint(before, self.local_ms()), Ordering::Relaxed);
-        self.learnt_ms.store(self.age_ms() + 1, Ordering::Release);
+        self.time.learn(asked, now);
         Ok((answer, fields))
-    }
-
-    fn age_ms(&self) -> u64 {
-        let age = self.connection.clock().now().saturating_since(self.made);
-        u64::try_from(age.as_millis()).unwrap_or(u64::MAX - 1)
-    }
-
-    fn local_ms(&self) -> i64 {
-        i64::try_from(self.connection.clock().unix_time().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Indices of things by what one script may reach: a shard, or anything in one keyspace where
@@ -316,8 +304,7 @@ impl Backend for Redis {
 
     fn learn(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
-            let learnt = self.learnt_ms.load(Ordering::Acquire);
-            if learnt > 0 && self.age_ms() < learnt + LEARN_MS {
+            if self.time.is_known() {
                 return Ok(());
             }
             self.timed(&TELL_TIME, vec![self.marker(0)], Vec::new()).await.map(drop)
@@ -325,12 +312,20 @@ impl Backend for Redis {
     }
 
     fn now_ms(&self) -> u64 {
-        let now = self.local_ms().saturating_add(self.offset_ms.load(Ordering::Relaxed));
-        u64::try_from(now).unwrap_or(0)
+        self.time.now_ms()
     }
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        Box::pin(async move { self.connection.get(&self.value(key)).await })
+        Box::pin(async move {
+            match self.connection.get(&self.value(key)).await {
+                // Of another type: it cannot be read by anybody, and is in the way of a value.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    let _ = self.drop_if(key, &Bytes::new()).await;
+                    Ok(None)
+                }
+                there => there,
+            }
+        })
     }
 
     fn fetch<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
@@ -403,10 +398,14 @@ impl Backend for Redis {
         })
     }
 
-    fn holds<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Result<bool>> {
+    fn holder<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Token>>> {
         Box::pin(async move {
-            let there = self.connection.get(&self.lease(key)).await?;
-            Ok(there.is_some_and(|there| there.strip_prefix(&[1]) == Some(&token.0)))
+            let there = match self.connection.get(&self.lease(key)).await {
+                // Of another type: nobody's.
+                Err(error) if error.kind() == ErrorKind::Corrupt => None,
+                there => there?,
+            };
+            Ok(there.and_then(|there| there.strip_prefix(&[1])?.try_into().ok().map(Token)))
         })
     }
 
@@ -480,17 +479,20 @@ impl Backend for Redis {
         })
     }
 
-    /// In a cluster each shard is its own: a slot's keys are all on one node.
     fn nodes(&self) -> Vec<u16> {
-        if self.connection.is_one_keyspace() { vec![0] } else { (0..SHARDS).collect() }
+        let places = self.connection.one_per_primary(&self.marks);
+        places.into_iter().filter_map(|shard| u16::try_from(shard).ok()).collect()
+    }
+
+    fn layout(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.connection.layout())
     }
 
     fn scan<'a>(&'a self, ns: &'a Name, node: u16, cursor: u64) -> BoxFuture<'a, Result<Scanned>> {
         Box::pin(async move {
             let strange = || Error::corrupt(SCAN.name(), "the cursor is no number");
-            let shard =
-                if self.connection.is_one_keyspace() { "*".to_owned() } else { node.to_string() };
-            let pattern = format!("{}{shard}}}:*:{}:*", self.base, ns.encoded());
+            // Of all shards: a key whose slot is on its way may be where the slot is not yet.
+            let pattern = format!("{}*}}:*:{}:*", self.base, ns.encoded());
             let args = vec![cursor.to_string().into(), pattern.into(), SCANNED.into()];
             let mut fields = self.fields(&SCAN, vec![self.marker(node)], args).await?;
             let count = fields.unsigned()?;
@@ -516,8 +518,8 @@ impl Backend for Redis {
     fn listen(&self) -> BoxFuture<'_, Result<Box<dyn Feed>>> {
         Box::pin(async move {
             let tracking = self.connection.track(&self.base).await?;
-            let marks = (0..SHARDS).map(|shard| self.marker(shard)).collect();
-            let feed = feed::Tracked { tracking, base: self.base.clone(), marks };
+            let (base, marks) = (self.base.clone(), self.marks.clone());
+            let feed = feed::Tracked { tracking, base, marks };
             Ok(Box::new(feed) as Box<dyn Feed>)
         })
     }

@@ -1,7 +1,10 @@
 //! What a cache counts, of this process.
 
 use crate::{telemetry, watch::Hearing};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// The figures of a cache, of this process since the cache was built.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +39,11 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// How many bytes compression saved, heads and all: 0 where these were longer.
+    pub fn bytes_saved(&self) -> u64 {
+        self.bytes_in.saturating_sub(self.bytes_stored)
+    }
+
     /// The part of the reads that were answered from here or there, 0 to 1; 0 without any.
     pub fn hit_rate(&self) -> f64 {
         let hits = self.near_hits + self.far_hits;
@@ -99,9 +107,13 @@ impl Counts {
         self.series.misses.add(1);
     }
 
-    pub(crate) fn stale(&self) {
+    /// A stale value was given, so long past its time as far as that is known.
+    pub(crate) fn stale(&self, past: Option<Duration>) {
         one(&self.stale);
         self.series.stale.add(1);
+        if let Some(past) = past {
+            self.series.staleness.record(past);
+        }
     }
 
     pub(crate) fn load(&self) {

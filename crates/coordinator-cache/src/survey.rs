@@ -7,11 +7,10 @@ use crate::{
     compress,
     entry::Hit,
     envelope::{self, Limits, Opened},
-    payload,
+    walk::Walk,
 };
 use bytes::Bytes;
 use coordinator_core::{Error, Result};
-use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::HashSet,
     hash::{BuildHasher as _, RandomState},
@@ -42,7 +41,7 @@ fn open(stored: &Bytes, most: usize) -> Option<Opened> {
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Counts what is stored in this cache's namespace, by whomever and of whatever type.
     ///
@@ -60,27 +59,14 @@ where
         // A scan tells of some keys twice. Their hashes suffice to know them again.
         let (hasher, mut seen) = (RandomState::new(), HashSet::new());
         let mut survey = Survey::default();
-        loop {
-            let nodes = backend.nodes();
-            for node in &nodes {
-                let mut cursor = 0;
-                loop {
-                    let mut some = backend.scan(&self.core.namespace, *node, cursor).await?;
-                    some.keys.retain(|key| seen.insert(hasher.hash_one(key)));
-                    for keys in some.keys.chunks(BATCH) {
-                        self.count(keys, &mut survey).await?;
-                    }
-                    cursor = some.next;
-                    if cursor == 0 {
-                        break;
-                    }
-                }
-            }
-            // Where slots moved meanwhile, some keys may have passed unseen.
-            if nodes == backend.nodes() {
-                return Ok(survey);
+        let mut walk = Walk::new(&**backend, &self.core.namespace);
+        while let Some(mut keys) = walk.next().await? {
+            keys.retain(|key| seen.insert(hasher.hash_one(key)));
+            for keys in keys.chunks(BATCH) {
+                self.count(keys, &mut survey).await?;
             }
         }
+        Ok(survey)
     }
 
     async fn count(&self, keys: &[Key], survey: &mut Survey) -> Result<()> {
@@ -127,10 +113,11 @@ where
             }
         }
         let raw = compress::unpack(&opened).await.map_err(|why| unreadable().with_source(why))?;
-        let value = Arc::new(payload::decode(meta.codec, &raw)?);
-        let stale = backend.now_ms() >= meta.soft_ms;
+        let value = Arc::new(core.form.decode(meta.codec, &raw)?);
+        let (now, soft_ms, hard_ms) = (backend.now_ms(), meta.soft_ms, meta.hard_ms);
         let (loaded_ms, version) = (meta.loaded_ms, Some(meta.version));
-        Ok(Some(Hit { value, stale, loaded_ms, version }))
+        let hit = Hit { value, stale: now >= soft_ms, soft_ms, hard_ms, loaded_ms, version };
+        Ok(Some(hit).filter(|_| now < hard_ms))
     }
 }
 

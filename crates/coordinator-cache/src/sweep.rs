@@ -1,15 +1,14 @@
 //! Ending many values by what their keys look like: all servers are looked through, step by step.
 
-use crate::{backend::Key, cache::Cache, pattern::Pattern};
+use crate::{backend::Key, cache::Cache, pattern::Pattern, walk::Walk};
 use coordinator_core::Result;
-use serde::{Serialize, de::DeserializeOwned};
 
 /// How many keys are ended in one step.
 const BATCH: usize = 512;
 
 impl<T> Cache<T>
 where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Send + Sync + 'static,
 {
     /// Ends every value of this cache whose key matches: `*` stands for any text, `?` for one
     /// character, `\\` before one of these for itself. How many there were.
@@ -17,6 +16,8 @@ where
     /// It looks through the whole of each server step by step and is meant for operators; a tag
     /// costs nothing. What was loaded before the call is given no longer, as with
     /// [`invalidate`](Self::invalidate).
+    ///
+    /// In a cluster whose slots move it begins anew, ten times at the most.
     ///
     /// # Errors
     /// As [`set`](Self::set); an error may come when some are ended.
@@ -43,25 +44,14 @@ where
         let core = &self.core;
         let backend = &core.shared.backend;
         let mut ended = 0;
-        // A load that was under way may be stored behind the scan while its lease is before it:
-        // what was stored by the end of the first is found by the second.
-        for _ in 0..2 {
-            for node in backend.nodes() {
-                let mut cursor = 0;
-                loop {
-                    let some = backend.scan(&core.namespace, node, cursor).await?;
-                    let wanted = |key: &Key| wanted(key.key.as_str());
-                    let keys: Vec<Key> = some.keys.into_iter().filter(wanted).collect();
-                    for keys in keys.chunks(BATCH) {
-                        core.forget_all(keys);
-                        ended += backend.invalidate(keys).await?;
-                        core.forget_all(keys);
-                    }
-                    cursor = some.next;
-                    if cursor == 0 {
-                        break;
-                    }
-                }
+        let mut walk = Walk::new(&**backend, &core.namespace);
+        while let Some(some) = walk.next().await? {
+            let wanted = |key: &Key| wanted(key.key.as_str());
+            let keys: Vec<Key> = some.into_iter().filter(wanted).collect();
+            for keys in keys.chunks(BATCH) {
+                core.forget_all(keys);
+                ended += backend.invalidate(keys).await?;
+                core.forget_all(keys);
             }
         }
         Ok(ended)

@@ -1,11 +1,12 @@
 //! What caches count for metrics. No label ever holds a key.
 
-use coordinator_core::telemetry::{Counter, Metric};
+use coordinator_core::telemetry::{Counter, Metric, Timing};
 
 const READS: &str = "coordinator_cache_reads_total";
 const LOADS: &str = "coordinator_cache_loads_total";
 const BYTES: &str = "coordinator_cache_bytes_total";
 const UNREADABLE: &str = "coordinator_cache_unreadable_total";
+const STALE: &str = "coordinator_cache_stale_seconds";
 const FLUSHES: &str = "coordinator_cache_flushes_total";
 
 /// What each metric of this crate is, for [`describe`](coordinator_core::telemetry::describe).
@@ -13,6 +14,7 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(READS, "Reads by namespace and outcome: near, far, miss, and stale given."),
     Metric::counter(LOADS, "Loads by namespace and outcome: begun, failed, and refused to store."),
     Metric::counter(BYTES, "Bytes of values by namespace, as they came and as they were stored."),
+    Metric::seconds(STALE, "For how long stale values were past their time when they were given."),
     Metric::counter(UNREADABLE, "Stored values that could not be read, by namespace."),
     Metric::counter(FLUSHES, "How often all that is kept near was forgotten."),
 ];
@@ -36,6 +38,7 @@ pub(crate) struct Series {
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_stored: Counter,
     pub(crate) unreadable: Counter,
+    pub(crate) staleness: Timing,
 }
 
 impl Series {
@@ -52,6 +55,7 @@ impl Series {
             bytes_in: of(Counter::new(BYTES, &[("form", "raw")])),
             bytes_stored: of(Counter::new(BYTES, &[("form", "stored")])),
             unreadable: of(Counter::new(UNREADABLE, &[])),
+            staleness: Timing::new(STALE, &[]).with_label("namespace", namespace),
         }
     }
 }

@@ -1,7 +1,30 @@
 //! Port level: every step on both backends, and what bytes and scripts alone can do wrong.
 
+macro_rules! on_every_backend {
+    ($($case:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Stage::embedded().await).await;
+            })*
+        }
+        #[cfg(feature = "redis")]
+        mod redis {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Stage::redis().await).await;
+            })*
+        }
+    };
+}
+
 mod bytes;
+mod fair;
 mod golden;
+mod grace;
+mod mends;
+mod planted;
+mod raw;
 #[cfg(feature = "redis")]
 mod scripts;
 mod stage;
@@ -36,6 +59,7 @@ pub(crate) fn meta(version: u64) -> Meta {
         schema: 7,
         version: Version(version),
         soft_ms: 1_893_456_060_000,
+        hard_ms: 1_893_459_660_000,
         loaded_ms: 1_893_456_000_000,
         load_us: 1500,
         raw_len: 5,

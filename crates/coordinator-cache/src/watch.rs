@@ -11,7 +11,7 @@ use coordinator_core::{
     Result,
     clock::{Clock, Instant},
 };
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use std::{
     collections::HashMap,
     fmt,
@@ -197,7 +197,24 @@ impl Watch {
     }
 
     pub(crate) fn tell(&self, namespace: &str, listener: Weak<dyn Listener>) {
-        lock(&self.listeners).entry(namespace.to_owned()).or_default().push(listener);
+        let alive = |listener: &Weak<dyn Listener>| listener.strong_count() > 0;
+        let mut listeners = lock(&self.listeners);
+        // What is gone leaves when there is no more room: a cache made costs nothing on average.
+        if listeners.len() == listeners.capacity() {
+            listeners.retain(|_, of| of.iter().any(alive));
+        }
+        let of = listeners.entry(namespace.to_owned()).or_default();
+        if of.len() == of.capacity() {
+            of.retain(alive);
+        }
+        of.push(listener);
+    }
+
+    /// How many namespaces and listeners are remembered, those that are gone included.
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> (usize, usize) {
+        let listeners = lock(&self.listeners);
+        (listeners.len(), listeners.values().map(Vec::len).sum())
     }
 
     pub(crate) fn tell_tags(&self, listener: Weak<dyn Listener>) {
@@ -343,9 +360,16 @@ async fn listen(watch: Weak<Watch>, backend: Arc<dyn Backend>) {
 async fn hear(watch: &Weak<Watch>, backend: &dyn Backend, mut feed: Box<dyn Feed>) {
     let clock = backend.clock().clone();
     let prober = feed.prober();
-    let ask = async || match &prober {
-        Some(prober) => prober.probe().await.map(|marks| (marks, true)),
-        None => by_messages(backend).await,
+    let ask = async || {
+        // Whoever finds all that he wants near asks no server for its time.
+        let learnt = select(backend.learn(), clock.sleep(CANARY / 2));
+        let heard = async {
+            match &prober {
+                Some(prober) => prober.probe().await.map(|marks| (marks, true)),
+                None => by_messages(backend).await,
+            }
+        };
+        join(learnt, heard).await.1
     };
     let mut marks: HashMap<u16, Option<Version>> = HashMap::new();
     let mut silent = 0;

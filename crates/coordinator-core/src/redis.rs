@@ -10,6 +10,7 @@ mod commands;
 mod connection;
 mod info;
 mod latency;
+mod layout;
 mod link;
 mod monitor;
 mod reply;

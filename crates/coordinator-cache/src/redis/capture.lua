@@ -8,7 +8,7 @@
 -- Safe to run twice: what has a version keeps it.
 local answer, changed = {#KEYS - 1}, {}
 for i = 2, #KEYS do
-  answer[i] = redis.call('GET', KEYS[i])
+  answer[i] = text(KEYS[i])
 end
 local life = string.format('%.0f', 2 * ARGV[2])
 for i = 2, #KEYS do

@@ -5,14 +5,15 @@
 -- ARGV[2] the version that was seen, or empty
 -- ARGV[3] for how long the lease is, in ms
 -- Answer: {1, now} it is the token's; {2, now, value}; {3, now, ms left} another has the lease
+-- What is of another type is no value and no lease, and the latter is written over.
 -- Safe to run twice: the token finds its own lease, which lasts from the second on.
 local now = clock()
-local value = redis.call('GET', KEYS[1])
+local value = text(KEYS[1])
 local version = version_of(value)
 if version and version ~= ARGV[2] then
   return {2, now, value}
 end
-local lease = redis.call('GET', KEYS[2])
+local lease = text(KEYS[2])
 if lease and lease ~= ARGV[1] then
   local left = redis.call('PTTL', KEYS[2])
   -- One that never ends is not of our making.

@@ -5,7 +5,7 @@
 -- Safe to run twice: a stale value stays stale, for as long as it is kept.
 local found, changed = {}, {}
 for i = 2, #KEYS, 2 do
-  if version_of(redis.call('GETRANGE', KEYS[i], 0, HEAD - 1)) then
+  if is_text(KEYS[i]) and version_of(redis.call('GETRANGE', KEYS[i], 0, HEAD - 1)) then
     found[#found + 1] = KEYS[i]
   end
 end

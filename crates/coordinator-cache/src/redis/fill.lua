@@ -8,13 +8,12 @@
 -- Answer: {1, now} it is stored; {0, now} the lease was not the token's any more
 -- Safe to run twice: the second finds the version that it was to store.
 local now = clock()
-if redis.call('GET', KEYS[3]) ~= ARGV[1] then
+if text(KEYS[3]) ~= ARGV[1] then
   local offered = version_of(ARGV[2])
-  local there = version_of(redis.call('GETRANGE', KEYS[2], 0, HEAD - 1))
+  local there = is_text(KEYS[2]) and version_of(redis.call('GETRANGE', KEYS[2], 0, HEAD - 1))
   return {there and there == offered and 1 or 0, now}
 end
--- Checked before it is overwritten: a foreign key stays as it is.
-redis.call('STRLEN', KEYS[2])
+-- Whatever else stands there is written over.
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('DEL', KEYS[3])
 tell(KEYS[1], {KEYS[2], KEYS[3]})

@@ -4,7 +4,7 @@
 -- ARGV[1] a byte 1 and the token
 -- Answer: {1} done; {0} it was not the token's any more
 -- Safe to run twice: the second finds it gone, or another's.
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+if text(KEYS[2]) ~= ARGV[1] then
   return {0}
 end
 redis.call('DEL', KEYS[2])

@@ -4,7 +4,7 @@
 -- ARGV[2] for how long, in ms
 -- Answer: {1} done; {0} it is not the token's any more
 -- Safe to run twice: it lasts from the second on.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+if text(KEYS[1]) ~= ARGV[1] then
   return {0}
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])

@@ -1,6 +1,6 @@
 -- Shared: what scripts know of an envelope, the same in every format.
 -- Safe to run twice: it changes nothing.
-local MAGIC, HEAD, VERSION_AT, SOFT_AT = '\12', 44, 8, 16
+local MAGIC, HEAD, VERSION_AT, SOFT_AT = '\12', 52, 8, 16
 
 -- The version of an envelope; nil if it is none.
 local function version_of(value)

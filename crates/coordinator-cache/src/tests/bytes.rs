@@ -25,10 +25,10 @@ fn tagged() -> Meta {
 fn forged(mut stored: Vec<u8>) -> Bytes {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&stored[..16]);
-    hasher.update(&stored[24..40]);
-    hasher.update(&stored[44..]);
+    hasher.update(&stored[24..48]);
+    hasher.update(&stored[52..]);
     let sum = hasher.finalize().to_le_bytes();
-    stored[40..44].copy_from_slice(&sum);
+    stored[48..52].copy_from_slice(&sum);
     stored.into()
 }
 
@@ -51,8 +51,8 @@ fn whatever_cannot_be_read_says_why() {
     assert_eq!(why(with(2, 0x21)), Unreadable::Codec);
     assert_eq!(why(with(3, 0x80)), Unreadable::Format);
     assert_eq!(why(with(4, 8)), Unreadable::Schema);
-    assert_eq!(why(with(39, 1)), Unreadable::TooLong);
-    assert_eq!(why(with(36, 6)), Unreadable::Truncated);
+    assert_eq!(why(with(47, 1)), Unreadable::TooLong);
+    assert_eq!(why(with(44, 6)), Unreadable::Truncated);
     assert_eq!(why(with(HEAD, u8::try_from(TAGS_MAX + 1).expect("a byte"))), Unreadable::Format);
     assert_eq!(why(with(HEAD, 3)), Unreadable::Truncated);
     assert_eq!(why(with(HEAD + 2, 0xff)), Unreadable::Truncated);

@@ -10,9 +10,8 @@ use crate::{
     envelope::{HEAD, MAGIC, SOFT_AT, VERSION_AT},
     redis::SCRIPTS,
 };
-use coordinator_core::{ErrorKind, Result};
+use coordinator_core::ErrorKind;
 use coordinator_harness::RedisServer;
-use std::fmt::Debug;
 
 #[tokio::test]
 async fn every_script_compiles() {
@@ -31,49 +30,72 @@ fn scripts_know_the_same_offsets() {
     assert!(include_str!("../redis/value.lua").contains(&said), "{said}");
 }
 
-fn corrupt<T: Debug>(answer: Result<T>) {
-    assert_eq!(answer.expect_err("it is of another type").kind(), ErrorKind::Corrupt);
+/// Puts a list there.
+async fn list(server: &RedisServer, key: &str) {
+    run(server, &["DEL", key]).await;
+    run(server, &["LPUSH", key, "x"]).await;
+}
+
+async fn is_there(server: &RedisServer, key: &str) -> bool {
+    server.command(&["EXISTS", key]).await.expect("an answer").as_int() == Some(1)
 }
 
 #[tokio::test]
-async fn what_is_of_another_type_is_corrupt_and_stays_as_it_is() {
+async fn what_is_of_another_type_is_a_miss_and_in_nobodys_way() {
     let stage = Stage::redis().await;
     let (redis, server) = stage.redis.as_ref().expect("redis");
-    let (key, tag) = (key("a"), name("x"));
-    let keys = [redis.value(&key), redis.tag(&tag), redis.marker(0)];
-    for key in &keys {
-        run(server, &["LPUSH", key, "x"]).await;
+    let (a, tags) = ([key("a")], [name("y"), name("x")]);
+    let (value_key, lease) = (redis.value(&a[0]), redis.lease(&a[0]));
+    list(server, &value_key).await;
+    assert_eq!(redis.fetch(&a).await.expect("an answer"), [None]);
+    assert_eq!(redis.expire(&a).await.expect("an answer"), 0);
+    assert_eq!(redis.get(&a[0]).await.expect("an answer"), None);
+    assert!(!is_there(server, &value_key).await, "what cannot be read is dropped");
+    for key in [&value_key, &lease] {
+        list(server, key).await;
     }
-    corrupt(redis.get(&key).await);
-    assert_eq!(redis.fetch(std::slice::from_ref(&key)).await.expect("an answer"), [None]);
-    assert_eq!(redis.versions(std::slice::from_ref(&tag)).await.expect("an answer"), [None]);
-    corrupt(redis.capture(&[name("y"), tag.clone()], Version(1), 1000).await);
-    corrupt(redis.mark(0, Version(1)).await);
-    corrupt(redis.claim(&key, token(1), None, 1000).await);
-    corrupt(redis.set(&put("a", 1)).await);
-    corrupt(redis.set_many(&[put("a", 1)]).await.remove(0));
-    corrupt(redis.expire(std::slice::from_ref(&key)).await);
-    corrupt(redis.drop_if(&key, &value(1)).await);
-    let lease = redis.lease(&key);
-    let mine = [[1].as_slice(), &[1; 16]].concat();
-    let command: [&[u8]; 3] = [b"SET", lease.as_bytes(), &mine];
-    server.command(&command).await.expect("an answer").ok().expect("it is set");
-    corrupt(redis.fill(&put("a", 1), token(1)).await);
-    corrupt(redis.fill(&put("a", 1), token(2)).await);
-    for key in keys.iter().chain([&lease]) {
-        let there = server.command(&["EXISTS", key]).await.expect("an answer");
-        assert_eq!(there.as_int(), Some(1), "{key}");
+    assert_eq!(redis.holder(&a[0]).await.expect("an answer"), None);
+    assert!(!redis.renew(&a[0], token(1), 1000).await.expect("an answer"));
+    assert!(!redis.release(&a[0], token(1)).await.expect("an answer"));
+    assert!(!redis.fill(&put("a", 1), token(1)).await.expect("an answer"));
+    let claimed = redis.claim(&a[0], token(1), None, 1000).await.expect("an answer");
+    assert_eq!(claimed, Claimed::Mine);
+    assert!(redis.fill(&put("a", 1), token(1)).await.expect("an answer"));
+    assert_eq!(redis.get(&a[0]).await.expect("an answer"), Some(value(1)));
+    for key in [&value_key, &lease] {
+        list(server, key).await;
     }
-    let left = server.command(&["LLEN", &keys[0]]).await.expect("an answer");
-    assert_eq!(left.as_int(), Some(1));
-    // Deleting works with whatever there is.
-    assert_eq!(redis.invalidate(std::slice::from_ref(&key)).await.expect("an answer"), 1);
-    assert_eq!(redis.untag(std::slice::from_ref(&tag)).await.expect("an answer"), 1);
-    run(server, &["LPUSH", &lease, "x"]).await;
-    corrupt(redis.claim(&key, token(1), None, 1000).await);
-    corrupt(redis.renew(&key, token(1), 1000).await);
-    corrupt(redis.release(&key, token(1)).await);
-    redis.set(&put("a", 1)).await.expect("a lease of another type is none");
+    redis.set(&put("a", 2)).await.expect("it is set");
+    assert_eq!(redis.fetch(&a).await.expect("an answer"), [Some(value(2))]);
+    assert!(!is_there(server, &lease).await);
+    list(server, &value_key).await;
+    assert!(redis.set_many(&[put("a", 3)]).await.remove(0).is_ok());
+    list(server, &value_key).await;
+    assert_eq!(redis.invalidate(&a).await.expect("an answer"), 1);
+    // Versions as well.
+    let mark = redis.marker(0);
+    for key in [&redis.tag(&tags[1]), &mark] {
+        list(server, key).await;
+    }
+    assert_eq!(redis.versions(&tags).await.expect("an answer"), [None, None]);
+    let captured = redis.capture(&tags, Version(1), 1000).await.expect("an answer");
+    assert_eq!(captured, [Version(1), Version(1)]);
+    assert_eq!(redis.versions(&tags).await.expect("an answer"), [Some(Version(1)); 2]);
+    assert_eq!(redis.mark(0, Version(2)).await.expect("an answer"), Version(2));
+}
+
+#[tokio::test]
+async fn a_cache_gets_over_what_another_program_left_at_its_keys() {
+    let stage = Stage::redis().await;
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    let cache = stage.caches().cache::<String>("crew").build().expect("a cache");
+    for key in [redis.value(&key("a")), redis.lease(&key("a"))] {
+        list(server, &key).await;
+    }
+    assert!(cache.get_many(&["a"]).await.expect("an answer")[0].is_none());
+    let load = |_| async { Ok::<_, String>("x".to_owned()) };
+    assert_eq!(cache.get_or_load("a", load).await.expect("it is loaded").as_str(), "x");
+    assert_eq!(cache.get("a").await.expect("an answer").expect("a value").as_str(), "x");
 }
 
 #[tokio::test]

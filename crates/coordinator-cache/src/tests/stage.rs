@@ -1,6 +1,7 @@
 //! A backend whose wall clock the test sets to the ms.
 
 use crate::{
+    Caches,
     backend::Backend,
     embedded::{Embedded, MOST},
 };
@@ -66,18 +67,42 @@ impl Stage {
     }
 
     async fn set(&mut self, now: i64) {
+        self.set_server(now).await;
+        self.set_ours(now);
+    }
+
+    async fn set_server(&self, now: i64) {
         #[cfg(feature = "redis")]
         if let Some((_, server)) = &self.redis {
             server.set_time_us(now).await.expect("the clock moves");
         }
         #[cfg(not(feature = "redis"))]
-        std::future::ready(()).await;
+        std::future::ready(now).await;
+    }
+
+    fn set_ours(&mut self, now: i64) {
         self.clock.set_unix_time(Duration::from_micros(u64::try_from(now).expect("after 1970")));
         self.now = now;
     }
 
+    /// Time passes, for the server first.
     pub(super) async fn elapse(&mut self, ms: u64) {
-        self.set(self.now + i64::try_from(ms).expect("not so long") * 1000).await;
+        let now = self.now + i64::try_from(ms).expect("not so long") * 1000;
+        self.set_server(now).await;
+        self.clock.advance(Duration::from_millis(ms));
+        self.set_ours(now);
+    }
+
+    /// The server's clock is set to so much later, and nobody tells.
+    #[cfg(feature = "redis")]
+    pub(super) async fn server_is_ahead_by(&mut self, ms: i64) {
+        self.now += ms * 1000;
+        self.set_server(self.now).await;
+    }
+
+    /// Caches over it.
+    pub(super) fn caches(&self) -> Caches {
+        Caches::over(self.backend.clone())
     }
 
     /// This process's clock is wrong by so much, until the time is set again.

@@ -148,6 +148,35 @@ async fn a_slot_that_moves_harms_no_other_and_is_followed_at_once() {
 }
 
 #[tokio::test]
+async fn whoever_looks_through_all_keys_learns_that_a_slot_has_moved() {
+    let cluster = Cluster::start(2, 0).await.expect("a cluster");
+    let connection = connect(&cluster.url()).await;
+    let keys: Vec<_> =
+        (0..64).map(|shard| connection.keyspace().shard("t", shard).key("n", "")).collect();
+    let layout = connection.layout().await.expect("an answer");
+    assert_eq!(connection.layout().await.expect("an answer"), layout);
+    // All slots of ours go to one node, and nobody tells.
+    let to = cluster.owner_of(&keys[0]).await.expect("an owner");
+    for key in &keys[1..] {
+        if cluster.owner_of(key).await.expect("an owner").port() != to.port() {
+            cluster.begin_move(key, to).await.expect("a move").finish().await.expect("its end");
+        }
+    }
+    assert_eq!(connection.one_per_primary(&keys).len(), 2, "as it was");
+    assert_ne!(connection.layout().await.expect("an answer"), layout);
+    assert_eq!(connection.one_per_primary(&keys), [0]);
+    let single = RedisServer::start().await.expect("a server");
+    let connection = connect(&single.url()).await;
+    let layout = connection.layout().await.expect("an answer");
+    assert_eq!(connection.layout().await.expect("an answer"), layout);
+    single.restart().await.expect("it is there again");
+    eventually(Duration::from_secs(20), "it is another past", async || {
+        connection.ping().await.is_ok() && connection.layout().await.is_ok_and(|now| now != layout)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_subscription_that_a_moving_slot_took_away_is_asserted_anew() {
     let cluster = Cluster::start(2, 0).await.expect("a cluster");
     for protocol in ["", "?protocol=resp2"] {

@@ -1,0 +1,232 @@
+//! One load for several keys: what it brings is told to all who wait for one of them, and stored
+//! where their lease was had. Which keys are missing is found out elsewhere.
+
+use crate::{
+    backend::{Backend, Claimed, Key, Token, Version},
+    cache::{Core, Draft, Look, ms},
+    entry::Hit,
+    error::LoadError,
+    flight::Pilot,
+    lease,
+    loader::Kept,
+    watch::GOOD,
+};
+use coordinator_core::ErrorKind;
+use futures::{
+    FutureExt as _,
+    future::{Either, join_all, pending, select},
+};
+use std::{
+    collections::HashMap, error::Error as StdError, future::Future, panic::AssertUnwindSafe,
+    pin::pin, sync::Arc, time::Duration,
+};
+
+/// A key that this load is to bring.
+pub(crate) struct Own<T> {
+    pub(crate) key: Key,
+    pub(crate) seen: Option<Version>,
+    pub(crate) pilot: Pilot<T>,
+}
+
+/// What asking for the lease of one of several keys brought.
+enum Turn<T> {
+    Mine,
+    /// There is a value, or that there is none is known.
+    Found(Option<Hit<T>>),
+    /// Another's, or there is no server.
+    Theirs,
+    /// Perhaps ours.
+    Unsure,
+}
+
+/// Leases that are perhaps there, and given up when whoever loads stops.
+struct Held {
+    backend: Arc<dyn Backend>,
+    token: Token,
+    lease: Duration,
+    keys: Vec<Key>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let keys = std::mem::take(&mut self.keys);
+        lease::give_up(self.backend.clone(), self.token, keys, self.lease);
+    }
+}
+
+impl<T> Core<T>
+where
+    T: Send + Sync + 'static,
+{
+    /// Loads several keys at once, if there are any; the loader is taken if it is called.
+    pub(crate) async fn load_many<F, L, E>(
+        &self,
+        ours: Vec<Own<T>>,
+        loader: &mut Option<F>,
+    ) -> Result<HashMap<String, Hit<T>>, LoadError>
+    where
+        F: FnOnce(Vec<String>) -> L + Send,
+        L: Future<Output = Result<HashMap<String, T>, E>> + Send,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let mut hits = HashMap::new();
+        if ours.is_empty() {
+            return Ok(hits);
+        }
+        let backend = &self.shared.backend;
+        let tags = self.tags(&[])?;
+        self.shared.watch.begin().await;
+        // A batch is not renewed: its lease lasts for as long as its loader may take.
+        let (token, lease) = (Token::random(), self.options.lease.max(self.options.hard));
+        // Before they are asked for: a claim whose answer is lost was perhaps made.
+        let keys = ours.iter().map(|own| own.key.clone()).collect();
+        let mut held = Held { backend: backend.clone(), token, lease, keys };
+        let turns = join_all(ours.iter().map(|own| self.turn(own, token, ms(lease)))).await;
+        let (mut waiting, mut unsure) = (Vec::new(), Vec::new());
+        for (own, turn) in ours.into_iter().zip(turns) {
+            match turn {
+                Turn::Found(hit) => {
+                    let name = own.key.key.as_str().to_owned();
+                    own.pilot.land(Ok(hit.clone()));
+                    hits.extend(hit.map(|hit| (name, hit)));
+                    continue;
+                }
+                Turn::Unsure => unsure.push(own.key.clone()),
+                Turn::Mine | Turn::Theirs => {}
+            }
+            waiting.push((own, matches!(turn, Turn::Mine)));
+        }
+        if waiting.is_empty() {
+            held.keys = unsure;
+        } else if let Some(loader) = loader.take() {
+            let kept = Kept::of(&self.options);
+            let tags = self.capture(tags, kept.ttl.saturating_add(kept.stale)).await.ok();
+            let (began, loaded_ms) = (backend.clock().now(), backend.now_ms());
+            let loaded = self.call(loader, &waiting, token, loaded_ms).await;
+            let load = backend.clock().now().saturating_since(began);
+            let values = loaded.as_ref().ok();
+            let left = join_all(waiting.iter().filter(|(_, mine)| *mine).map(async |(own, _)| {
+                let hit = values.and_then(|values| values.get(own.key.key.as_str()));
+                let draft = hit.zip(tags.clone()).map(|(hit, tags)| {
+                    let (ttl, stale, value) = (kept.ttl, kept.stale, Some(&*hit.value));
+                    Draft { value, ttl, stale, loaded_ms, load, tags }
+                });
+                (!self.settle(&own.key, token, draft).await).then(|| own.key.clone())
+            }));
+            unsure.extend(left.await.into_iter().flatten());
+            held.keys = unsure;
+            let all = waiting.into_iter().map(|(own, _)| own);
+            hits.extend(tell(all, loaded)?);
+        }
+        Ok(hits)
+    }
+
+    async fn turn(&self, own: &Own<T>, token: Token, lease_ms: u64) -> Turn<T> {
+        match self.shared.backend.claim(&own.key, token, own.seen, lease_ms).await {
+            Ok(Claimed::Mine) => Turn::Mine,
+            Ok(Claimed::Value(bytes)) => match self.judge(&own.key, bytes, None).await {
+                // It was loaded since it was looked for.
+                Ok(Look::Fresh(slot)) => Turn::Found(slot.hit(false)),
+                _ => Turn::Theirs,
+            },
+            Err(error) if error.kind() == ErrorKind::Indeterminate => Turn::Unsure,
+            Ok(Claimed::Held { .. }) | Err(_) => Turn::Theirs,
+        }
+    }
+
+    /// Calls the loader.
+    async fn call<F, L, E>(
+        &self,
+        loader: F,
+        waiting: &[(Own<T>, bool)],
+        token: Token,
+        loaded_ms: u64,
+    ) -> Result<HashMap<String, Hit<T>>, LoadError>
+    where
+        F: FnOnce(Vec<String>) -> L + Send,
+        L: Future<Output = Result<HashMap<String, T>, E>> + Send,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.counts.load();
+        let names: Vec<_> = waiting.iter().map(|(own, _)| own.key.key.as_str().into()).collect();
+        let load = AssertUnwindSafe(async move { loader(names).await }).catch_unwind();
+        let late = self.shared.backend.clock().sleep(self.options.hard);
+        let keep = pin!(self.keep_many(waiting, token));
+        let loaded = match select(pin!(load), select(late, keep)).await {
+            Either::Left((Ok(Ok(loaded)), _)) => Ok(loaded),
+            Either::Left((Ok(Err(error)), _)) => Err(LoadError::loader(error)),
+            Either::Left((Err(_panic), _)) => Err(LoadError::Panicked),
+            Either::Right(_) => Err(LoadError::TimedOut(self.options.hard)),
+        };
+        if loaded.is_err() {
+            self.counts.failed();
+        }
+        let hit = |(name, value)| (name, Hit::loaded(value, loaded_ms));
+        Ok(loaded?.into_iter().map(hit).collect())
+    }
+
+    /// Sees to it that nobody joins a load of what was ended since it began: looked at whenever a
+    /// lease changes, and joined by nobody after [`GOOD`] in any case. Never ends.
+    async fn keep_many(&self, waiting: &[(Own<T>, bool)], token: Token) {
+        let backend = &self.shared.backend;
+        let ours = waiting.iter().filter(|(_, mine)| *mine);
+        let looks = join_all(ours.map(async |(own, _)| {
+            let waiter = self.shared.watch.wait_for(&own.key);
+            loop {
+                let mut woken = pin!(waiter.woken());
+                woken.as_mut().enable();
+                woken.await;
+                let holder = backend.holder(&own.key).await;
+                if holder.is_ok_and(|holder| holder != Some(token)) {
+                    return self.flights.detach(own.key.key.as_str());
+                }
+            }
+        }));
+        let looks = async {
+            looks.await;
+            pending::<()>().await;
+        };
+        let _ = select(pin!(looks), backend.clock().sleep(GOOD)).await;
+        for (own, _) in waiting {
+            self.flights.detach(own.key.key.as_str());
+        }
+        pending::<()>().await;
+    }
+
+    /// Stores what was brought under a lease, or gives that up; whether it is surely gone.
+    async fn settle(&self, key: &Key, token: Token, draft: Option<Draft<'_, T>>) -> bool {
+        let backend = &self.shared.backend;
+        let put = match draft {
+            Some(draft) => self.seal(key, draft).await.ok(),
+            None => None,
+        };
+        let Some(put) = put else { return backend.release(key, token).await.is_ok() };
+        let stored = backend.fill(&put, token).await;
+        if let Ok(false) = stored {
+            self.counts.refused();
+        }
+        stored.is_ok()
+    }
+}
+
+/// Tells whoever waits for one of these keys, and who asked for them.
+fn tell<T>(
+    ours: impl Iterator<Item = Own<T>>,
+    loaded: Result<HashMap<String, Hit<T>>, LoadError>,
+) -> Result<HashMap<String, Hit<T>>, LoadError> {
+    let mut hits = HashMap::new();
+    for own in ours {
+        let name = own.key.key.as_str();
+        match &loaded {
+            Err(error) => own.pilot.land(Err(error.clone())),
+            Ok(values) => match values.get(name) {
+                Some(hit) => {
+                    hits.insert(name.to_owned(), hit.clone());
+                    own.pilot.land(Ok(Some(hit.clone())));
+                }
+                None => own.pilot.land_without(),
+            },
+        }
+    }
+    loaded.map(|_| hits)
+}
