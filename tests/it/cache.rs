@@ -123,17 +123,19 @@ on_every_backend! {
     }
 }
 
+/// What brings a text.
+type Loader<F> = Box<dyn FnOnce(Loading<String>) -> F + Send>;
+
 /// A loader that counts and brings a text.
 fn brings(
     text: &str,
     count: &Arc<AtomicU32>,
-) -> impl FnOnce(Loading<String>) -> std::future::Ready<Result<String, String>> + Send + 'static + use<>
-{
+) -> Loader<std::future::Ready<Result<String, String>>> {
     let (text, count) = (text.to_owned(), count.clone());
-    move |_| {
+    Box::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         std::future::ready(Ok(text))
-    }
+    })
 }
 
 async fn text(cache: &Cache<String>, key: &str) -> Option<String> {
@@ -146,20 +148,15 @@ struct Held {
     go_on: Arc<Notify>,
 }
 
-fn held(
-    text: &str,
-) -> (
-    Held,
-    impl FnOnce(Loading<String>) -> BoxFuture<'static, Result<String, String>> + Send + 'static + use<>,
-) {
+fn held(text: &str) -> (Held, Loader<BoxFuture<'static, Result<String, String>>>) {
     let held = Held { begun: Arc::default(), go_on: Arc::default() };
     let (begun, go_on, text) = (held.begun.clone(), held.go_on.clone(), text.to_owned());
-    let loader = move |_| -> BoxFuture<'static, Result<String, String>> {
+    let loader = Box::new(move |_| -> BoxFuture<'static, Result<String, String>> {
         Box::pin(async move {
             begun.notify_one();
             go_on.notified().await;
             Ok(text)
         })
-    };
+    });
     (held, loader)
 }

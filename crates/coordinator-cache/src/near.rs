@@ -218,6 +218,27 @@ mod tests {
         assert_eq!(near.get("b"), None, "nobody hears of changes any more");
     }
 
+    #[tokio::test]
+    async fn a_value_is_near_for_its_time_and_no_longer() {
+        let clock = ManualClock::new();
+        let caches = crate::Caches::embedded_with_clock(Arc::new(clock.clone()));
+        let near = |name| caches.cache::<u32>(name).with_near(crate::Near::entries(10));
+        let (tenth, second) = (Duration::from_millis(100), Duration::from_secs(1));
+        let brief = near("brief").with_ttl(tenth).build().expect("a cache");
+        let looked = near("looked").with_ttl(second).with_near_ttl(tenth).build().expect("a cache");
+        for cache in [&brief, &looked] {
+            cache.set("a", &1).await.expect("memory");
+            for _ in 0..2 {
+                assert!(cache.get("a").await.expect("memory").is_some());
+            }
+            assert_eq!((cache.stats().far_hits, cache.stats().near_hits), (1, 1));
+        }
+        clock.advance(tenth);
+        assert!(brief.get("a").await.expect("memory").is_none(), "it is past its time");
+        assert!(looked.get("a").await.expect("memory").is_some());
+        assert_eq!((looked.stats().far_hits, looked.stats().near_hits), (2, 1));
+    }
+
     #[test]
     fn dropped_tickets_leave_nothing() {
         let near = near();
