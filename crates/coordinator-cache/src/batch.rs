@@ -94,7 +94,8 @@ where
     ///
     /// # Errors
     /// As [`get_or_load`](Self::get_or_load), and [`LoadError::Ended`] if another call that was to
-    /// bring some of them was dropped when this one's loader had been called.
+    /// bring some of them was dropped or brought what was ended when this one's loader had been
+    /// called, or what was found first was past its hard end when the last was loaded.
     ///
     /// # Cancel safety
     /// Dropping the future drops the loader; nothing is stored then, and whoever waited for it
@@ -123,8 +124,8 @@ where
                 }
             }
             let names: Vec<String> = ours.iter().map(|own| own.key.key.as_str().into()).collect();
-            let waits = theirs.into_iter().map(async |(key, seen, mut seat)| {
-                let landed = seat.landed().await;
+            let waits = theirs.into_iter().map(async |(key, seen, seat)| {
+                let landed = core.landed(&key, seat).await;
                 (key, seen, landed)
             });
             let waits = join_all(waits.collect::<Vec<_>>());
@@ -146,6 +147,7 @@ where
                 }
             }
         }
+        core.age(&mut hits, &mut failed);
         let Some(error) = failed.why else { return Ok(hits) };
         // All or none: a caller cannot tell what is missing from what is not there.
         for name in failed.names {
@@ -198,6 +200,20 @@ impl<T> Core<T>
 where
     T: Send + Sync + 'static,
 {
+    /// What was found first may be past its time when the last is loaded.
+    fn age(&self, hits: &mut HashMap<String, Hit<T>>, failed: &mut Failed) {
+        let now = self.shared.backend.now_ms();
+        let over: Vec<_> =
+            hits.extract_if(|_, hit| hit.hard_ms <= now).map(|(name, _)| name).collect();
+        if !over.is_empty() {
+            failed.note(over, LoadError::Ended);
+        }
+        for hit in hits.values_mut().filter(|hit| !hit.stale && hit.soft_ms <= now) {
+            hit.stale = true;
+            *hit = self.give(hit.clone());
+        }
+    }
+
     /// Looks for several keys, here first.
     async fn find<K: AsRef<str>>(&self, keys: &[K]) -> Result<Vec<Found<T>>> {
         let near: Vec<_> = keys.iter().map(|key| self.near(key.as_ref())).collect();

@@ -2,14 +2,14 @@
 //! where their lease was had. Which keys are missing is found out elsewhere.
 
 use crate::{
-    backend::{Backend, Claimed, Key, Token, Version},
+    backend::{Claimed, Key, Token, Version},
     cache::{Core, Draft, Look, ms},
     entry::Hit,
     error::LoadError,
     flight::Pilot,
-    lease,
+    lease::Held,
     loader::Kept,
-    watch::GOOD,
+    watch::{CANARY, GOOD, Waiter},
 };
 use coordinator_core::ErrorKind;
 use futures::{
@@ -18,7 +18,7 @@ use futures::{
 };
 use std::{
     collections::HashMap, error::Error as StdError, future::Future, panic::AssertUnwindSafe,
-    pin::pin, sync::Arc, time::Duration,
+    pin::pin,
 };
 
 /// A key that this load is to bring.
@@ -26,6 +26,15 @@ pub(crate) struct Own<T> {
     pub(crate) key: Key,
     pub(crate) seen: Option<Version>,
     pub(crate) pilot: Pilot<T>,
+}
+
+/// A key that is being loaded.
+struct Waiting<T> {
+    own: Own<T>,
+    /// Under our lease.
+    mine: bool,
+    /// From before the lease was asked for.
+    waiter: Waiter,
 }
 
 /// What asking for the lease of one of several keys brought.
@@ -37,21 +46,6 @@ enum Turn<T> {
     Theirs,
     /// Perhaps ours.
     Unsure,
-}
-
-/// Leases that are perhaps there, and given up when whoever loads stops.
-struct Held {
-    backend: Arc<dyn Backend>,
-    token: Token,
-    lease: Duration,
-    keys: Vec<Key>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let keys = std::mem::take(&mut self.keys);
-        lease::give_up(self.backend.clone(), self.token, keys, self.lease);
-    }
 }
 
 impl<T> Core<T>
@@ -81,9 +75,10 @@ where
         // Before they are asked for: a claim whose answer is lost was perhaps made.
         let keys = ours.iter().map(|own| own.key.clone()).collect();
         let mut held = Held { backend: backend.clone(), token, lease, keys };
+        let waiters: Vec<_> = ours.iter().map(|own| self.shared.watch.wait_for(&own.key)).collect();
         let turns = join_all(ours.iter().map(|own| self.turn(own, token, ms(lease)))).await;
         let (mut waiting, mut unsure) = (Vec::new(), Vec::new());
-        for (own, turn) in ours.into_iter().zip(turns) {
+        for ((own, waiter), turn) in ours.into_iter().zip(waiters).zip(turns) {
             match turn {
                 Turn::Found(hit) => {
                     let name = own.key.key.as_str().to_owned();
@@ -94,7 +89,7 @@ where
                 Turn::Unsure => unsure.push(own.key.clone()),
                 Turn::Mine | Turn::Theirs => {}
             }
-            waiting.push((own, matches!(turn, Turn::Mine)));
+            waiting.push(Waiting { own, mine: matches!(turn, Turn::Mine), waiter });
         }
         if waiting.is_empty() {
             held.keys = unsure;
@@ -105,17 +100,19 @@ where
             let loaded = self.call(loader, &waiting, token, loaded_ms).await;
             let load = backend.clock().now().saturating_since(began);
             let values = loaded.as_ref().ok();
-            let left = join_all(waiting.iter().filter(|(_, mine)| *mine).map(async |(own, _)| {
-                let hit = values.and_then(|values| values.get(own.key.key.as_str()));
-                let draft = hit.zip(tags.clone()).map(|(hit, tags)| {
-                    let (ttl, stale, value) = (kept.ttl, kept.stale, Some(&*hit.value));
-                    Draft { value, ttl, stale, loaded_ms, load, tags }
-                });
-                (!self.settle(&own.key, token, draft).await).then(|| own.key.clone())
-            }));
+            let left = join_all(waiting.iter().filter(|one| one.mine).map(
+                async |Waiting { own, .. }| {
+                    let hit = values.and_then(|values| values.get(own.key.key.as_str()));
+                    let draft = hit.zip(tags.clone()).map(|(hit, tags)| {
+                        let (ttl, stale, value) = (kept.ttl, kept.stale, Some(&*hit.value));
+                        Draft { value, ttl, stale, loaded_ms, load, tags }
+                    });
+                    (!self.settle(own, token, draft).await).then(|| own.key.clone())
+                },
+            ));
             unsure.extend(left.await.into_iter().flatten());
             held.keys = unsure;
-            let all = waiting.into_iter().map(|(own, _)| own);
+            let all = waiting.into_iter().map(|one| one.own);
             hits.extend(tell(all, loaded)?);
         }
         Ok(hits)
@@ -138,7 +135,7 @@ where
     async fn call<F, L, E>(
         &self,
         loader: F,
-        waiting: &[(Own<T>, bool)],
+        waiting: &[Waiting<T>],
         token: Token,
         loaded_ms: u64,
     ) -> Result<HashMap<String, Hit<T>>, LoadError>
@@ -148,7 +145,7 @@ where
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         self.counts.load();
-        let names: Vec<_> = waiting.iter().map(|(own, _)| own.key.key.as_str().into()).collect();
+        let names: Vec<_> = waiting.iter().map(|one| one.own.key.key.as_str().into()).collect();
         let load = AssertUnwindSafe(async move { loader(names).await }).catch_unwind();
         let late = self.shared.backend.clock().sleep(self.options.hard);
         let keep = pin!(self.keep_many(waiting, token));
@@ -166,36 +163,47 @@ where
     }
 
     /// Sees to it that nobody joins a load of what was ended since it began: looked at whenever a
-    /// lease changes, and joined by nobody after [`GOOD`] in any case. Never ends.
-    async fn keep_many(&self, waiting: &[(Own<T>, bool)], token: Token) {
-        let backend = &self.shared.backend;
-        let ours = waiting.iter().filter(|(_, mine)| *mine);
-        let looks = join_all(ours.map(async |(own, _)| {
-            let waiter = self.shared.watch.wait_for(&own.key);
-            loop {
-                let mut woken = pin!(waiter.woken());
-                woken.as_mut().enable();
-                woken.await;
-                let holder = backend.holder(&own.key).await;
-                if holder.is_ok_and(|holder| holder != Some(token)) {
-                    return self.flights.detach(own.key.key.as_str());
-                }
+    /// lease changes, and each second in any case. Where another instance has the lease, or nobody
+    /// says who, nobody joins after [`GOOD`]. Never ends.
+    async fn keep_many(&self, waiting: &[Waiting<T>], token: Token) {
+        let looks = join_all(waiting.iter().map(async |Waiting { own, mine, waiter }| {
+            if *mine {
+                self.keep_one(own, token, waiter).await;
+            } else {
+                self.shared.backend.clock().sleep(GOOD).await;
+                self.flights.detach(own.key.key.as_str());
             }
         }));
-        let looks = async {
-            looks.await;
-            pending::<()>().await;
-        };
-        let _ = select(pin!(looks), backend.clock().sleep(GOOD)).await;
-        for (own, _) in waiting {
-            self.flights.detach(own.key.key.as_str());
-        }
+        looks.await;
         pending::<()>().await;
     }
 
-    /// Stores what was brought under a lease, or gives that up; whether it is surely gone.
-    async fn settle(&self, key: &Key, token: Token, draft: Option<Draft<'_, T>>) -> bool {
+    /// Until the lease of one of several keys is lost, or nobody could say so for [`GOOD`].
+    async fn keep_one(&self, own: &Own<T>, token: Token, waiter: &Waiter) {
         let backend = &self.shared.backend;
+        let mut sure = backend.clock().now();
+        loop {
+            let mut woken = pin!(waiter.woken());
+            woken.as_mut().enable();
+            let (asked, joined) = (backend.clock().now(), own.pilot.joined());
+            match backend.holder(&own.key).await {
+                Ok(holder) if holder == Some(token) => {
+                    own.pilot.sure(joined);
+                    sure = asked;
+                }
+                Ok(_) => return own.pilot.ended(),
+                Err(_) if asked.saturating_since(sure) >= GOOD => {
+                    return self.flights.detach(own.key.key.as_str());
+                }
+                Err(_) => {}
+            }
+            let _ = select(woken, backend.clock().sleep(CANARY)).await;
+        }
+    }
+
+    /// Stores what was brought under a lease, or gives that up; whether it is surely gone.
+    async fn settle(&self, own: &Own<T>, token: Token, draft: Option<Draft<'_, T>>) -> bool {
+        let (backend, key) = (&self.shared.backend, &own.key);
         let put = match draft {
             Some(draft) => self.seal(key, draft).await.ok(),
             None => None,
@@ -204,6 +212,7 @@ where
         let stored = backend.fill(&put, token).await;
         if let Ok(false) = stored {
             self.counts.refused();
+            own.pilot.ended();
         }
         stored.is_ok()
     }

@@ -5,14 +5,32 @@
 use crate::{entry::Hit, error::LoadError};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch;
 
 /// How a load ended; none for what is known not to be there.
 pub(crate) type Outcome<T> = Result<Option<Hit<T>>, LoadError>;
 
-type Seats<T> = watch::Sender<Option<Landed<T>>>;
+/// Of a load; dropped with whoever makes it.
+#[derive(Debug)]
+struct Seats<T> {
+    told: watch::Sender<Option<Landed<T>>>,
+    seen: Arc<Seen>,
+}
+
+/// What is seen of a load's key while it is under way.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How many joined, and how many of them before it was last seen that nothing ended the key.
+    joined: AtomicU64,
+    sure: AtomicU64,
+    /// The key was ended since.
+    ended: AtomicBool,
+}
 
 /// What became of a load for whoever waited.
 #[derive(Debug)]
@@ -62,7 +80,12 @@ pub(crate) struct Pilot<T> {
 }
 
 /// Waits for a load.
-pub(crate) struct Passenger<T>(watch::Receiver<Option<Landed<T>>>);
+pub(crate) struct Passenger<T> {
+    told: watch::Receiver<Option<Landed<T>>>,
+    seen: Arc<Seen>,
+    /// How many joined before; none for whoever makes the load.
+    number: Option<u64>,
+}
 
 impl<T> Flights<T> {
     fn table(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Seats<T>>>> {
@@ -73,10 +96,12 @@ impl<T> Flights<T> {
     pub(crate) fn join(self: &Arc<Self>, key: &str) -> Joined<T> {
         let mut table = self.table();
         if let Some(seats) = table.get(key) {
-            return Joined::Passenger(Passenger(seats.subscribe()));
+            let number = Some(seats.seen.joined.fetch_add(1, Ordering::AcqRel));
+            let (told, seen) = (seats.told.subscribe(), seats.seen.clone());
+            return Joined::Passenger(Passenger { told, seen, number });
         }
         let key: Arc<str> = key.into();
-        let seats = Arc::new(watch::channel(None).0);
+        let seats = Arc::new(Seats { told: watch::channel(None).0, seen: Arc::default() });
         table.insert(key.clone(), seats.clone());
         Joined::Pilot(Pilot { flights: self.clone(), key, seats })
     }
@@ -101,7 +126,25 @@ impl<T> Flights<T> {
 impl<T> Pilot<T> {
     /// A seat for the pilot himself.
     pub(crate) fn passenger(&self) -> Passenger<T> {
-        Passenger(self.seats.subscribe())
+        let (told, seen) = (self.seats.told.subscribe(), self.seats.seen.clone());
+        Passenger { told, seen, number: None }
+    }
+
+    /// How many joined so far.
+    pub(crate) fn joined(&self) -> u64 {
+        self.seats.seen.joined.load(Ordering::Acquire)
+    }
+
+    /// Nothing had ended the key when so many had joined.
+    pub(crate) fn sure(&self, joined: u64) {
+        self.seats.seen.sure.fetch_max(joined, Ordering::AcqRel);
+    }
+
+    /// The key was ended: whoever joined since it was last seen that it was not may have come after
+    /// that, and loads by himself. Nobody joins any more.
+    pub(crate) fn ended(&self) {
+        self.seats.seen.ended.store(true, Ordering::Release);
+        self.leave();
     }
 
     /// Whether nobody took the key from this load.
@@ -113,13 +156,13 @@ impl<T> Pilot<T> {
     /// Tells the outcome to all who wait.
     pub(crate) fn land(self, outcome: Outcome<T>) {
         self.leave();
-        self.seats.send_replace(Some(Landed::Outcome(outcome)));
+        self.seats.told.send_replace(Some(Landed::Outcome(outcome)));
     }
 
     /// Tells all who wait that it brought nothing of this key.
     pub(crate) fn land_without(self) {
         self.leave();
-        self.seats.send_replace(Some(Landed::Missing));
+        self.seats.told.send_replace(Some(Landed::Missing));
     }
 
     /// Whoever comes from now on does not join: he would find it landed.
@@ -140,10 +183,13 @@ impl<T> Drop for Pilot<T> {
 impl<T> Passenger<T> {
     /// The outcome. Cancel safe.
     pub(crate) async fn landed(&mut self) -> Landed<T> {
-        match self.0.wait_for(Option::is_some).await {
+        let landed = match self.told.wait_for(Option::is_some).await {
             Ok(landed) => landed.clone().expect("it was waited for"),
             Err(_) => Landed::Lost,
-        }
+        };
+        let sure = self.seen.sure.load(Ordering::Acquire);
+        let late = self.number.is_some_and(|number| number >= sure);
+        if late && self.seen.ended.load(Ordering::Acquire) { Landed::Lost } else { landed }
     }
 }
 
@@ -176,6 +222,27 @@ mod tests {
         drop(pilot);
         assert!(matches!(seat.landed().await, Landed::Lost));
         assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_joined_after_the_key_was_last_seen_to_be_well_gets_nothing_of_what_it_was() {
+        let flights = Arc::new(Flights::default());
+        let pilot = pilot(&flights);
+        let mut own = pilot.passenger();
+        let join = || match flights.join("a") {
+            Joined::Passenger(seat) => seat,
+            Joined::Pilot(_) => panic!("there was one"),
+        };
+        let (mut early, joined) = (join(), pilot.joined());
+        let mut late = join();
+        pilot.sure(joined);
+        pilot.ended();
+        assert!(!pilot.is_attached());
+        pilot.land(Ok(None));
+        for seat in [&mut own, &mut early] {
+            assert!(matches!(seat.landed().await, Landed::Outcome(Ok(None))));
+        }
+        assert!(matches!(late.landed().await, Landed::Lost));
     }
 
     #[tokio::test]

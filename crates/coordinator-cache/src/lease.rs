@@ -11,6 +11,21 @@ use std::{sync::Arc, time::Duration};
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Leases that are perhaps there, and given up when whoever loads stops.
+pub(crate) struct Held {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) token: Token,
+    pub(crate) lease: Duration,
+    pub(crate) keys: Vec<Key>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let keys = std::mem::take(&mut self.keys);
+        give_up(self.backend.clone(), self.token, keys, self.lease);
+    }
+}
+
 /// Gives leases up, in the background: until a server answers, or they have ended by themselves.
 pub(crate) fn give_up(backend: Arc<dyn Backend>, token: Token, keys: Vec<Key>, lease: Duration) {
     if keys.is_empty() || tokio::runtime::Handle::try_current().is_err() {

@@ -35,7 +35,8 @@
 //!   value whose load began before it later than [`Caches::STALENESS`] after it, but to who asked
 //!   before: neither a near cache, nor a load that was under way, nor a refresh in the background.
 //! * One loader runs per key and process, and one in all instances while the one that runs it holds
-//!   its lease. One that dies is replaced when its lease ends, 10 s unless set.
+//!   its lease. One that dies is replaced when its lease ends, 10 s unless set; one for several
+//!   keys at once after the longest that a load may take.
 //! * Nothing is given past its ttl and its grace, from whatever tier and however long a load takes,
 //!   and nothing past its ttl that does not say so ([`Hit::is_stale`]).
 //! * A value that cannot be read is a miss, whatever is stored: of another version, shape or
@@ -49,7 +50,8 @@
 //! * A ttl kept to the ms: the server's time is known here as well as the shortest way there and
 //!   back of the last minute tells. Where the *server's* clock is set, what was kept near before
 //!   keeps its time; where the machine slept, that is given for at most [`Caches::STALENESS`] after
-//!   it woke.
+//!   it woke and a server answered; while none does, a stale value may outlast its grace by as long
+//!   as the machine slept.
 //! * That a value that is [stale](Hit::is_stale) was not ended while no server could be asked.
 //! * One load per fleet while no server answers: then it is one per process, and nothing is stored.
 //! * That an invalidation survives its server, where that loses what it acknowledged: after a

@@ -7,8 +7,8 @@ use crate::{
     chance,
     entry::Hit,
     error::LoadError,
-    flight::{Joined, Landed, Outcome, Passenger},
-    lease,
+    flight::{Joined, Landed, Outcome, Passenger, Pilot},
+    lease::{self, Held},
     loader::{Loader, Loading},
     tasks,
     watch::{CANARY, GOOD, Waiter},
@@ -136,19 +136,21 @@ where
         loop {
             let pilot = match core.flights.join(key.key.as_str()) {
                 Joined::Pilot(pilot) => pilot,
-                Joined::Passenger(seat) => match core.ride(seat, stale.clone()).await {
+                Joined::Passenger(seat) => match core.ride(&key, seat, stale.clone()).await {
                     Some(outcome) => return outcome,
                     // It was for several keys, and given up, or brought others: it is our turn.
                     None => continue,
                 },
             };
             let seat = pilot.passenger();
+            let flown_key = key.clone();
             let (flown, given, flying) = (Loader::new(loader), stale.clone(), core.clone());
             tasks::spawn(async move {
-                let outcome = flying.fly(&key, seen, given, true, flown).await;
+                let outcome = flying.fly(&key, &pilot, (seen, given), true, flown).await;
                 pilot.land(outcome);
             });
-            return core.ride(seat, stale).await.unwrap_or(Err(LoadError::Ended));
+            let landed = core.ride(&flown_key, seat, stale).await;
+            return landed.unwrap_or(Err(LoadError::Ended));
         }
     }
 }
@@ -159,8 +161,13 @@ where
 {
     /// What a load that is under way brings, or a stale value: where it fails, or takes too long.
     /// None if it brings nothing of this key.
-    async fn ride(&self, mut seat: Passenger<T>, stale: Option<Hit<T>>) -> Option<Outcome<T>> {
-        let mut landed = pin!(seat.landed());
+    async fn ride(
+        &self,
+        key: &Key,
+        seat: Passenger<T>,
+        stale: Option<Hit<T>>,
+    ) -> Option<Outcome<T>> {
+        let mut landed = pin!(self.landed(key, seat));
         let landed = match self.options.soft.filter(|_| stale.is_some()) {
             None => landed.await,
             Some(soft) => {
@@ -182,6 +189,21 @@ where
                 None => Err(error),
             },
         })
+    }
+
+    /// How a load ended, for one who waits. Whoever makes one for several keys may not be polled,
+    /// and holds nobody up for longer than that may take.
+    pub(crate) async fn landed(&self, key: &Key, mut seat: Passenger<T>) -> Landed<T> {
+        let options = &self.options;
+        let limit = options.hard.saturating_mul(2).saturating_add(options.wait);
+        let late = self.shared.backend.clock().sleep(limit);
+        match select(pin!(seat.landed()), late).await {
+            Either::Left((landed, _)) => landed,
+            Either::Right(_) => {
+                self.flights.detach(key.key.as_str());
+                Landed::Lost
+            }
+        }
     }
 
     /// Counts a stale value that is given.
@@ -206,7 +228,7 @@ where
             // Whoever joins it came after the value's time.
             let (core, seen, hit) = (self.clone(), slot.version, slot.hit(true));
             tasks::spawn(async move {
-                let outcome = core.fly(&key, Some(seen), hit, false, loader).await;
+                let outcome = core.fly(&key, &pilot, (Some(seen), hit), false, loader).await;
                 pilot.land(outcome);
             });
         }
@@ -235,8 +257,8 @@ where
     async fn fly(
         self: &Arc<Self>,
         key: &Key,
-        seen: Option<Version>,
-        stale: Option<Hit<T>>,
+        pilot: &Pilot<T>,
+        (seen, stale): (Option<Version>, Option<Hit<T>>),
         waits: bool,
         loader: Loader<T>,
     ) -> Outcome<T> {
@@ -247,7 +269,7 @@ where
             Turn::Late(stale) => (Lease::Theirs, stale),
             Turn::Alone(stale) => (Lease::Unknown, stale),
         };
-        match self.run(key, lease, stale.clone(), loader).await {
+        match self.run(key, pilot, lease, stale.clone(), loader).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 self.counts.failed();
@@ -321,6 +343,7 @@ where
     async fn run(
         self: &Arc<Self>,
         key: &Key,
+        pilot: &Pilot<T>,
         lease: Lease,
         stale: Option<Hit<T>>,
         loader: Loader<T>,
@@ -331,7 +354,14 @@ where
         let loading = Loading::new(self.shared.clone(), &self.options, stale);
         let waiter = self.shared.watch.wait_for(key);
         let token = if let Lease::Ours(token) = lease { Some(token) } else { None };
-        let theirs = self.theirs(key, lease).await;
+        // Given up however this ends, but by the answers below.
+        let mut held = Held {
+            backend: backend.clone(),
+            token: token.unwrap_or_else(Token::random),
+            lease: self.options.lease,
+            keys: token.map(|_| key.clone()).into_iter().collect(),
+        };
+        let theirs = self.theirs(key, pilot, lease).await;
         if token.is_some() {
             // What a tag stands for may change from here on.
             for tag in &self.options.tags {
@@ -346,8 +376,8 @@ where
             let load = AssertUnwindSafe(call).catch_unwind();
             let keep = async {
                 match token {
-                    Some(token) => self.keep(key, token, &waiter, &lost).await,
-                    None => self.keep_unleased(key, theirs, &waiter).await,
+                    Some(token) => self.keep(key, pilot, token, &waiter, &lost).await,
+                    None => self.keep_unleased(key, pilot, theirs, &waiter).await,
                 }
             };
             let (load, keep) = (pin!(load), pin!(keep));
@@ -367,15 +397,24 @@ where
             (_, token) => Stored::No(token),
         };
         match stored {
-            Stored::No(_) if lost => self.counts.refused(),
-            Stored::Yes => {}
-            Stored::Refused => self.counts.refused(),
+            Stored::No(_) if lost => {
+                self.counts.refused();
+                held.keys.clear();
+            }
+            Stored::Yes => held.keys.clear(),
+            Stored::Refused => {
+                self.counts.refused();
+                pilot.ended();
+                held.keys.clear();
+            }
             Stored::No(token) => {
                 // Whoever waits need not wait for the lease's end.
-                if let Some(token) = token
-                    && backend.release(key, token).await.is_err()
-                {
-                    self.give_up(key, token);
+                let gone = match token {
+                    Some(token) => backend.release(key, token).await.is_ok(),
+                    None => false,
+                };
+                if gone {
+                    held.keys.clear();
                 }
             }
         }
@@ -386,7 +425,14 @@ where
     ///
     /// Whoever ends the key ends the lease. Who comes after that must not be given what this load
     /// brings, so it is looked whenever the lease changes, and each second in any case.
-    async fn keep(&self, key: &Key, token: Token, waiter: &Waiter, lost: &AtomicBool) {
+    async fn keep(
+        &self,
+        key: &Key,
+        pilot: &Pilot<T>,
+        token: Token,
+        waiter: &Waiter,
+        lost: &AtomicBool,
+    ) {
         let backend = &self.shared.backend;
         let third = self.options.lease / 3;
         let mut held = Ok(true);
@@ -396,18 +442,19 @@ where
             let mut woken = pin!(waiter.woken());
             woken.as_mut().enable();
             // Without an answer it is asked again; the fill finds out in any case.
-            let asked = backend.clock().now();
+            let (asked, joined) = (backend.clock().now(), pilot.joined());
             if let Ok(true) = held {
                 held = backend.holder(key).await.map(|holder| holder == Some(token));
             }
             if let Ok(true) = held {
+                pilot.sure(joined);
                 sure = asked;
             } else if asked.saturating_since(sure) >= GOOD {
                 self.flights.detach(key.key.as_str());
             }
             if let Ok(false) = held {
                 lost.store(true, Ordering::Release);
-                self.flights.detach(key.key.as_str());
+                pilot.ended();
                 return pending().await;
             }
             let pause = due.saturating_since(backend.clock().now()).min(CANARY);
@@ -425,30 +472,40 @@ where
     }
 
     /// Whose another instance's lease is: whoever ends the key takes it away.
-    async fn theirs(&self, key: &Key, lease: Lease) -> Option<Token> {
+    async fn theirs(&self, key: &Key, pilot: &Pilot<T>, lease: Lease) -> Option<Token> {
         let Lease::Theirs = lease else { return None };
         let holder = self.shared.backend.holder(key).await.ok()?;
         if holder.is_none() {
             // That may just have been.
-            self.flights.detach(key.key.as_str());
+            pilot.ended();
         }
         holder
     }
 
     /// The same without a lease: who comes later joins this load no more once another instance's
     /// lease changed hands, nor after [`GOOD`], since a change may go unheard. Never ends.
-    async fn keep_unleased(&self, key: &Key, theirs: Option<Token>, waiter: &Waiter) {
+    async fn keep_unleased(
+        &self,
+        key: &Key,
+        pilot: &Pilot<T>,
+        theirs: Option<Token>,
+        waiter: &Waiter,
+    ) {
         let backend = &self.shared.backend;
         let mut late = backend.clock().sleep(GOOD);
         loop {
             let mut woken = pin!(waiter.woken());
             woken.as_mut().enable();
+            let joined = pilot.joined();
             // It may have changed before.
             if theirs.is_some()
                 && let Ok(now) = backend.holder(key).await
-                && now != theirs
             {
-                break;
+                if now != theirs {
+                    pilot.ended();
+                    break;
+                }
+                pilot.sure(joined);
             }
             if let Either::Right(_) = select(woken, &mut late).await {
                 break;

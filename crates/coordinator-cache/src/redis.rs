@@ -307,7 +307,11 @@ impl Backend for Redis {
             if self.time.is_known() {
                 return Ok(());
             }
-            self.timed(&TELL_TIME, vec![self.marker(0)], Vec::new()).await.map(drop)
+            match self.timed(&TELL_TIME, vec![self.marker(0)], Vec::new()).await {
+                // That one of many nodes is away is no reason to doubt the others.
+                Err(error) if error.is_retryable() && self.time.is_good_enough() => Ok(()),
+                told => told.map(drop),
+            }
         })
     }
 

@@ -11,6 +11,11 @@ const MIB: usize = 1024 * 1024;
 const CAP: usize = 8 * MIB;
 const GIB: u32 = 1024 * 1024 * 1024;
 
+/// Where the length and the checksum stand in the head, and where that ends.
+const RAW_AT: usize = 44;
+const SUM_AT: usize = 48;
+const HEAD: usize = 52;
+
 /// A frame of zstd of a GiB of zeros, in 32 KiB: what it says of its length is as given.
 fn frame(declared: Option<u32>) -> Vec<u8> {
     const BLOCK: u32 = 128 * 1024;
@@ -35,17 +40,17 @@ fn frame(declared: Option<u32>) -> Vec<u8> {
 
 /// A good value with another payload, of which its head says how long it becomes.
 fn forged(good: &[u8], raw_len: u32, payload: &[u8]) -> Vec<u8> {
-    let mut stored = good[..44].to_vec();
+    let mut stored = good[..HEAD].to_vec();
     // Compressed, whatever it was.
     stored[2] = (stored[2] & 0xf) | 0x10;
-    stored[36..40].copy_from_slice(&raw_len.to_le_bytes());
+    stored[RAW_AT..RAW_AT + 4].copy_from_slice(&raw_len.to_le_bytes());
     stored.extend(payload);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&stored[..16]);
-    hasher.update(&stored[24..40]);
-    hasher.update(&stored[44..]);
+    hasher.update(&stored[24..SUM_AT]);
+    hasher.update(&stored[HEAD..]);
     let sum = hasher.finalize().to_le_bytes();
-    stored[40..44].copy_from_slice(&sum);
+    stored[SUM_AT..HEAD].copy_from_slice(&sum);
     stored
 }
 
@@ -81,6 +86,16 @@ async fn a_value_that_becomes_a_gib_is_a_miss_within_the_cap() {
     let key = keys.as_array().expect("keys")[0].as_str().expect("a text").to_owned();
     let good = server.command(&["GET", &key]).await.expect("an answer");
     let Resp::Bulk(Some(good)) = good else { panic!("it is there") };
+    // What is forged so is opened: no bomb is refused for its head.
+    let length = good[RAW_AT..RAW_AT + 4].try_into().expect("four bytes");
+    let same = forged(&good, u32::from_le_bytes(length), &good[HEAD..]);
+    server
+        .command(&[b"SET", key.as_bytes(), &same])
+        .await
+        .expect("an answer")
+        .ok()
+        .expect("stored");
+    assert_eq!((same == good, read(&cache).await), (true, Some(100_000)));
     let cap = u32::try_from(CAP).expect("a few MiB");
     let bombs = [
         ("both say a GiB", GIB, Some(GIB)),

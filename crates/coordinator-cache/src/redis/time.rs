@@ -37,7 +37,10 @@ pub(super) struct ServerTime {
 
 /// When a server was asked for its time.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked(i64);
+pub(super) struct Asked {
+    at: i64,
+    wall_ahead: i64,
+}
 
 fn us(time: std::time::Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
@@ -60,15 +63,20 @@ impl ServerTime {
     }
 
     pub(super) fn asked(&self) -> Asked {
-        Asked(self.passed_us())
+        Asked { at: self.passed_us(), wall_ahead: self.wall_ahead_us() }
     }
 
     /// A server said that it is `server_ms`, between `asked` and now.
     pub(super) fn learn(&self, asked: Asked, server_ms: i64) {
         let at_us = self.passed_us();
-        let round_trip_us = at_us - asked.0;
-        let ahead_us = server_ms.saturating_mul(1000) - (asked.0 + round_trip_us / 2);
-        self.wall_us.store(self.wall_ahead_us(), Ordering::Relaxed);
+        let wall_ahead = self.wall_ahead_us();
+        if wall_ahead.saturating_sub(asked.wall_ahead).saturating_abs() >= PARTED_US {
+            // Said before the machine slept, for all that is known.
+            return;
+        }
+        let round_trip_us = at_us - asked.at;
+        let ahead_us = server_ms.saturating_mul(1000) - (asked.at + round_trip_us / 2);
+        self.wall_us.store(wall_ahead, Ordering::Relaxed);
         let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
         // The shorter the way, the less it can be wrong. One that another contradicts is over.
         let stays = best.is_some_and(|best| {
@@ -86,9 +94,19 @@ impl ServerTime {
 
     /// Whether it was learnt, lately, and the machine did not sleep since.
     pub(super) fn is_known(&self) -> bool {
-        let parted = self.wall_ahead_us().saturating_sub(self.wall_us.load(Ordering::Relaxed));
         self.passed_us() < self.good_until_us.load(Ordering::Acquire)
-            && parted.saturating_abs() < PARTED_US
+            && self.parted_us().saturating_abs() < PARTED_US
+    }
+
+    /// Whether it was learnt, however long ago, and the machine did not sleep since.
+    pub(super) fn is_good_enough(&self) -> bool {
+        self.good_until_us.load(Ordering::Acquire) != 0
+            && self.parted_us().saturating_abs() < PARTED_US
+    }
+
+    /// By how much the clocks parted since it was learnt.
+    fn parted_us(&self) -> i64 {
+        self.wall_ahead_us().saturating_sub(self.wall_us.load(Ordering::Relaxed))
     }
 
     /// In ms since the Unix epoch; by this machine's clock as long as nobody told it.
@@ -161,6 +179,20 @@ mod tests {
         assert_eq!(scene.time.now_ms(), 2_000_020, "another server, or it was set");
         scene.answer(1_900_000, 80);
         assert_eq!(scene.time.now_ms(), 1_900_040);
+    }
+
+    #[test]
+    fn an_answer_that_waited_while_the_machine_slept_tells_nothing() {
+        let scene = Scene::new();
+        let (wall, asked) = (scene.clock.unix_time(), scene.time.asked());
+        scene.pass(1);
+        scene.clock.set_unix_time(wall + Duration::from_mins(10));
+        scene.time.learn(asked, 1_000_000);
+        assert!(!scene.time.is_known() && !scene.time.is_good_enough());
+        scene.answer(1_600_000, 2);
+        assert_eq!((scene.time.now_ms(), scene.time.is_known()), (1_600_001, true));
+        scene.pass(120_000);
+        assert!(!scene.time.is_known() && scene.time.is_good_enough());
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn spoilt(good: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
             } else {
                 random.random_range(0..most)
             };
-            stored[36..40].copy_from_slice(&raw.to_le_bytes());
+            stored[44..48].copy_from_slice(&raw.to_le_bytes());
         }
         2 => {
             // The beginning of one and the end of another.

@@ -34,6 +34,8 @@ on_every_backend! {
     loads_of_several_keys_that_overlap_ask_for_each_once,
     whoever_waits_for_several_that_are_given_up_loads_by_himself,
     nobody_joins_several_that_were_ended,
+    what_was_found_first_is_not_given_past_its_end,
+    several_that_nobody_goes_on_with_hold_nobody_up,
 }
 
 fn cache(caches: &Caches) -> CacheBuilder<String> {
@@ -272,13 +274,62 @@ async fn nobody_joins_several_that_were_ended(mut stage: Stage) {
     // By another instance.
     stage.backend.invalidate(&[key("a")]).await.expect("an answer");
     eventually(SOON, "it is heard of", async || cache.core.flights.len() == 1).await;
-    // And if nothing is heard, not for long.
-    stage.elapse(2000).await;
-    eventually(SOON, "for two seconds", async || cache.core.flights.len() == 0).await;
+    // The other is joined for as long as its lease is there.
+    stage.elapse(5000).await;
+    let twice = async |_| -> Result<String, String> { panic!("it is being loaded") };
+    let mut joined = Box::pin(cache.get_or_load("b", twice));
+    assert!(futures::poll!(&mut joined).is_pending());
+    stage.elapse(5000).await;
+    assert_eq!(cache.core.flights.len(), 1);
     go_on.notify_one();
     many.await.expect("no panic").expect("they are loaded");
+    assert_eq!(joined.await.expect("what the others brought").as_str(), "b");
     assert!(cache.get("a").await.expect("an answer").is_none(), "it was ended");
     assert!(cache.get("b").await.expect("an answer").is_some());
+}
+
+async fn what_was_found_first_is_not_given_past_its_end(mut stage: Stage) {
+    for (stale, expected) in [(0, None), (60, Some(true))] {
+        let cache = cache(&stage.caches()).with_ttl(SECOND).with_stale(SECOND * stale);
+        let cache = cache.with_jitter(0.0).build().expect("a cache");
+        cache.set("a", &"old".to_owned()).await.expect("stored");
+        let (asked, go_on) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+        let name: &'static [&'static str] = if stale == 0 { &["a", "b"] } else { &["a", "c"] };
+        let many = held_many(&cache, name, &asked, &go_on);
+        eventually(SOON, "one is missing", async || asked.lock().expect("no panic").len() == 1)
+            .await;
+        stage.elapse(1500).await;
+        go_on.notify_one();
+        let hits = many.await.expect("no panic");
+        match expected {
+            None => assert!(matches!(hits, Err(LoadError::Ended)), "{hits:?}"),
+            Some(stale) => assert_eq!(hits.expect("a value")["a"].is_stale(), stale),
+        }
+    }
+}
+
+async fn several_that_nobody_goes_on_with_hold_nobody_up(mut stage: Stage) {
+    let cache = cache(&stage.caches()).with_hard_timeout(SECOND).with_wait(SECOND);
+    let cache = cache.build().expect("a cache");
+    let never = async |_: Vec<String>| -> Result<HashMap<String, String>, String> {
+        std::future::pending().await
+    };
+    let mut many = Box::pin(cache.get_or_load_many(&["a"], never));
+    eventually(SOON, "it began", async || {
+        let _ = futures::poll!(&mut many);
+        cache.stats().loads == 1
+    })
+    .await;
+    let (begun, go_on) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let other = held(&cache, &begun, &go_on);
+    eventually(SOON, "it goes on by itself", async || {
+        stage.elapse(500).await;
+        begun.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    go_on.notify_one();
+    other.await.expect("no panic").expect("it is loaded");
+    drop(many);
 }
 
 #[tokio::test]
