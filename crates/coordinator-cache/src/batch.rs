@@ -10,7 +10,7 @@ use crate::{
     flight::{Joined, Landed},
     queue::{Invalidated, Order},
 };
-use coordinator_core::Result;
+use coordinator_core::{Error, Result};
 use futures::future::{join, join_all};
 use std::{collections::HashMap, error::Error as StdError, future::Future};
 
@@ -39,10 +39,12 @@ where
     /// Dropping the future leaves it open which are stored.
     pub async fn set_many<K: AsRef<str>>(&self, values: &[(K, &T)]) -> Vec<Result<()>> {
         let core = &self.core;
-        let entry = Entry::new();
+        // Once for all of them: what a tag stands for before any is written.
+        let terms = self.terms(&Entry::new()).await;
         let sealed = join_all(values.iter().map(async |(key, value)| {
             let key = core.key(key.as_ref())?;
-            self.put(&key, value, &entry).await
+            let terms = terms.as_ref().map_err(Error::duplicate)?;
+            core.seal(&key, terms.draft(value)).await
         }));
         let mut outcomes = Vec::new();
         let (mut puts, mut places) = (Vec::new(), Vec::new());

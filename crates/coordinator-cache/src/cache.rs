@@ -296,6 +296,22 @@ pub(crate) struct Draft<'a, T> {
     pub(crate) tags: Vec<(Tag, Version)>,
 }
 
+/// How a value that the caller has is kept.
+pub(crate) struct Terms {
+    ttl: Duration,
+    stale: Duration,
+    loaded_ms: u64,
+    tags: Vec<(Tag, Version)>,
+}
+
+impl Terms {
+    pub(crate) fn draft<'a, T>(&self, value: &'a T) -> Draft<'a, T> {
+        let Self { ttl, stale, loaded_ms, .. } = *self;
+        let (value, load, tags) = (Some(value), Duration::ZERO, self.tags.clone());
+        Draft { value, ttl, stale, loaded_ms, load, tags }
+    }
+}
+
 impl<T> Core<T>
 where
     T: Send + Sync + 'static,
@@ -491,6 +507,12 @@ where
     }
 
     pub(crate) async fn put(&self, key: &Key, value: &T, entry: &Entry) -> Result<Put> {
+        let terms = self.terms(entry).await?;
+        self.core.seal(key, terms.draft(value)).await
+    }
+
+    /// How an entry is kept from now on.
+    pub(crate) async fn terms(&self, entry: &Entry) -> Result<Terms> {
         let core = &self.core;
         core.shared.backend.learn().await?;
         let ttl = entry.ttl.unwrap_or(core.options.ttl);
@@ -499,8 +521,7 @@ where
         in_range("grace", stale, 0)?;
         let tags = core.capture(core.tags(&entry.tags)?, ttl + stale).await?;
         let loaded_ms = core.shared.backend.now_ms();
-        let draft = Draft { value: Some(value), ttl, stale, loaded_ms, load: Duration::ZERO, tags };
-        core.seal(key, draft).await
+        Ok(Terms { ttl, stale, loaded_ms, tags })
     }
 
     /// Deletes a value; whether there was one. The same as [`invalidate`](Self::invalidate), but

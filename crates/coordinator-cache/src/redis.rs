@@ -288,15 +288,6 @@ fn version(bytes: &[u8]) -> Option<Version> {
     Some(Version(u64::from_le_bytes(bytes)))
 }
 
-/// The same error, for another that it befell.
-fn same(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), error.step().to_owned());
-    match std::error::Error::source(error) {
-        Some(source) => copy.with_source(source.to_string()),
-        None => copy,
-    }
-}
-
 impl Backend for Redis {
     fn clock(&self) -> &Arc<dyn Clock> {
         self.connection.clock()
@@ -444,7 +435,7 @@ impl Backend for Redis {
             for (batch, answer) in batches.iter().zip(answers.await) {
                 if let Err(error) = answer {
                     for (index, _) in batch {
-                        done[*index] = Err(same(&error));
+                        done[*index] = Err(error.duplicate());
                     }
                 }
             }

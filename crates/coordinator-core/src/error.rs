@@ -95,6 +95,16 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Indeterminate)
     }
 
+    /// The same error for another whom it befell: its sources are a text then.
+    pub fn duplicate(&self) -> Self {
+        let copy = Self::new(self.kind(), self.0.step.clone());
+        if self.source().is_none() {
+            return copy;
+        }
+        let why = self.chain().split_off(self.to_string().len());
+        copy.with_source(why.trim_start_matches(": "))
+    }
+
     /// This error and its sources on one line, joined by colons.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
@@ -142,6 +152,19 @@ mod tests {
         let error = Error::new(ErrorKind::Rejected, "locks.acquire").with_source("OOM");
         assert_eq!(error.to_string(), "locks.acquire: the server refused");
         assert_eq!(error.chain(), "locks.acquire: the server refused: OOM");
+    }
+
+    #[test]
+    fn a_duplicate_says_the_same() {
+        let deep = Error::corrupt("b", "odd: indeed");
+        for error in [
+            Error::new(ErrorKind::Rejected, "a"),
+            Error::misuse("a", "why"),
+            Error::new(ErrorKind::Indeterminate, "a").with_source(deep),
+        ] {
+            let copy = error.duplicate();
+            assert_eq!((copy.kind(), copy.chain()), (error.kind(), error.chain()));
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@
 use crate::tasks;
 use coordinator_core::{Error, ErrorKind, Result};
 use std::{
-    error::Error as _,
     future::Future,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -128,16 +127,10 @@ impl<A: Clone + Send + 'static> Asked<(), A> {
 }
 
 pub(crate) fn copy<T: Clone>(answer: &Result<T>) -> Result<T> {
-    let error = match answer {
-        Ok(answer) => return Ok(answer.clone()),
-        Err(error) => error,
-    };
-    let copy = Error::new(error.kind(), error.step().to_owned());
-    if error.source().is_none() {
-        return Err(copy);
+    match answer {
+        Ok(answer) => Ok(answer.clone()),
+        Err(error) => Err(error.duplicate()),
     }
-    let why = error.chain().split_off(error.to_string().len());
-    Err(copy.with_source(why.trim_start_matches(": ")))
 }
 
 #[cfg(test)]

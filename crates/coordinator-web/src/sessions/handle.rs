@@ -9,7 +9,6 @@ use coordinator::{
 use http::{HeaderMap, HeaderValue};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    error::Error as _,
     fmt,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -98,15 +97,6 @@ fn gone<A, B>(found: &Lookup<A>) -> Lookup<B> {
     }
 }
 
-/// The error once more, for whoever asks again.
-fn again(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), error.step().to_owned());
-    match error.source() {
-        Some(source) => copy.with_source(source.to_string()),
-        None => copy,
-    }
-}
-
 impl WebSession {
     /// Why a session was ended that another one of the same client took the place of.
     pub const REPLACED: &'static str = "replaced";
@@ -159,7 +149,7 @@ impl WebSession {
         }
         match work.seen.as_ref().expect("it was looked for") {
             Ok(found) => Ok(found),
-            Err(error) => Err(again(error)),
+            Err(error) => Err(error.duplicate()),
         }
     }
 
