@@ -244,13 +244,13 @@ where
             .map(|slot| {
                 if let Some(slot) = slot {
                     self.counts.near();
-                    return Ok(slot.hit(false).map_or(Found::Negative, Found::Hit));
+                    return Ok(slot.fresh().map_or(Found::Negative, Found::Hit));
                 }
                 let look = judged.next().expect("each that is not near was asked for")?;
                 Ok(match look {
                     Look::Fresh(slot) => {
                         self.counts.far();
-                        slot.hit(false).map_or(Found::Negative, Found::Hit)
+                        slot.fresh().map_or(Found::Negative, Found::Hit)
                     }
                     Look::Stale(slot) => {
                         self.counts.miss();

@@ -123,7 +123,7 @@ where
             Ok(Claimed::Mine) => Turn::Mine,
             Ok(Claimed::Value(bytes)) => match self.judge(&own.key, bytes, None).await {
                 // It was loaded since it was looked for.
-                Ok(Look::Fresh(slot)) => Turn::Found(slot.hit(false)),
+                Ok(Look::Fresh(slot)) => Turn::Found(slot.fresh()),
                 _ => Turn::Theirs,
             },
             Err(error) if error.kind() == ErrorKind::Indeterminate => Turn::Unsure,

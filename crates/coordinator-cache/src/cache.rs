@@ -14,6 +14,7 @@ use crate::{
     options::{CacheBuilder, Options, in_range},
     payload::Form,
     queue::{Invalidated, Order},
+    slot::Slot,
     stats::{Counts, Stats},
     watch::Listener,
 };
@@ -44,33 +45,6 @@ impl<T> fmt::Debug for Cache<T> {
             .field("namespace", &self.core.namespace)
             .field("options", &self.core.options)
             .finish_non_exhaustive()
-    }
-}
-
-/// What is kept near: a value, or that there is none.
-#[derive(Debug)]
-pub(crate) struct Slot<T> {
-    pub(crate) value: Option<Arc<T>>,
-    pub(crate) version: Version,
-    pub(crate) soft_ms: u64,
-    pub(crate) hard_ms: u64,
-    pub(crate) near_ms: u64,
-    pub(crate) loaded_ms: u64,
-    pub(crate) load_us: u32,
-    pub(crate) tags: Arc<[(Tag, Version)]>,
-}
-
-impl<T> Clone for Slot<T> {
-    fn clone(&self) -> Self {
-        Self { value: self.value.clone(), tags: self.tags.clone(), ..*self }
-    }
-}
-
-impl<T> Slot<T> {
-    pub(crate) fn hit(&self, stale: bool) -> Option<Hit<T>> {
-        let value = self.value.clone()?;
-        let Self { soft_ms, hard_ms, loaded_ms, version, .. } = *self;
-        Some(Hit { value, stale, soft_ms, hard_ms, loaded_ms, version: Some(version) })
     }
 }
 
@@ -165,8 +139,8 @@ where
         let same = |(tag, version): &(Tag, Version)| {
             self.shared.tags.get(tag.as_str()).is_some_and(|now| now == *version)
         };
-        let same = slot.tags.iter().all(same);
-        (same && !self.is_ended(key, &slot.tags)).then_some(slot)
+        let same = slot.tags().iter().all(same);
+        (same && !self.is_ended(key, slot.tags())).then_some(slot)
     }
 
     /// What was kept near last, within its grace: for when no server answers.
@@ -176,8 +150,8 @@ where
         let same = |(tag, version): &(Tag, Version)| {
             self.shared.tags.last(tag.as_str()).is_some_and(|last| last == *version)
         };
-        let kept = self.shared.backend.now_ms() < slot.hard_ms && slot.tags.iter().all(same);
-        (kept && !self.is_ended(key.key.as_str(), &slot.tags)).then_some(slot)
+        let kept = self.shared.backend.now_ms() < slot.hard_ms && slot.tags().iter().all(same);
+        (kept && !self.is_ended(key.key.as_str(), slot.tags())).then_some(slot)
     }
 
     /// Whether an end of it waits to be made up for.
@@ -241,11 +215,11 @@ where
                 return Ok(Look::Dead(envelope::version_of(&bytes)));
             }
         };
-        if !slot.tags.is_empty() {
-            let tags: Vec<Tag> = slot.tags.iter().map(|(tag, _)| tag.clone()).collect();
+        if !slot.tags().is_empty() {
+            let tags: Vec<Tag> = slot.tags().iter().map(|(tag, _)| tag.clone()).collect();
             let queued = |tag: &Tag| self.shared.queue.holds(&Order::Tag(tag.clone()));
             let versions = self.shared.versions(&tags).await?;
-            let mut pairs = slot.tags.iter().zip(versions);
+            let mut pairs = slot.tags().iter().zip(versions);
             if pairs.any(|((tag, then), now)| now != Some(*then) || queued(tag)) {
                 self.gone(key);
                 return Ok(Look::Dead(Some(slot.version)));
@@ -276,7 +250,7 @@ where
         let soft_ms = opened.meta.soft_ms.min(hard_ms);
         let value = if negative { None } else { Some(Arc::new(self.form.decode(codec, &raw)?)) };
         let near_ms = self.shared.backend.now_ms().saturating_add(ms(self.options.near_ttl));
-        let tags = tags.into();
+        let tags = (!tags.is_empty()).then(|| tags.into());
         Ok(Slot { value, version, soft_ms, hard_ms, near_ms, loaded_ms, load_us, tags })
     }
 }
@@ -454,13 +428,13 @@ where
         let core = &self.core;
         if let Some(slot) = core.near(key) {
             core.counts.near();
-            return Ok(slot.hit(false).map_or(Lookup::Negative, Lookup::Hit));
+            return Ok(slot.fresh().map_or(Lookup::Negative, Lookup::Hit));
         }
         let key = core.key(key)?;
         match core.look(&key).await {
             Ok(Look::Fresh(slot)) => {
                 core.counts.far();
-                Ok(slot.hit(false).map_or(Lookup::Negative, Lookup::Hit))
+                Ok(slot.fresh().map_or(Lookup::Negative, Lookup::Hit))
             }
             Ok(_) => {
                 core.counts.miss();

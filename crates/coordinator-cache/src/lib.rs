@@ -83,6 +83,7 @@ mod presets;
 mod queue;
 #[cfg(feature = "redis")]
 mod redis;
+mod slot;
 mod stats;
 mod survey;
 mod sweep;

@@ -3,13 +3,14 @@
 
 use crate::{
     backend::{Claimed, Key, Token, Version},
-    cache::{Cache, Core, Draft, Look, Slot, ms},
+    cache::{Cache, Core, Draft, Look, ms},
     chance,
     entry::Hit,
     error::LoadError,
     flight::{Joined, Landed, Outcome, Passenger, Pilot},
     lease::{self, Held},
     loader::{Loader, Loading},
+    slot::Slot,
     tasks,
     watch::{CANARY, GOOD, Waiter},
 };
@@ -100,7 +101,7 @@ where
             if core.is_early(&slot) {
                 core.refresh(core.key(key)?, &slot, Loader::new(loader));
             }
-            return Ok(slot.hit(false));
+            return Ok(slot.fresh());
         }
         // Apart, so that whoever finds it here carries none of it.
         Box::pin(self.load_far(core.key(key)?, loader)).await
@@ -119,7 +120,7 @@ where
                 if core.is_early(&slot) {
                     core.refresh(key, &slot, Loader::new(loader));
                 }
-                return Ok(slot.hit(false));
+                return Ok(slot.fresh());
             }
             Ok(Look::Stale(slot)) => (Some(slot.version), slot.hit(true)),
             Ok(Look::Dead(version)) => (version, None),
@@ -306,7 +307,7 @@ where
                 Ok(Claimed::Mine) => return Turn::Leased(stale),
                 Ok(Claimed::Held { left_ms }) => left_ms,
                 Ok(Claimed::Value(bytes)) => match self.judge(key, bytes, ticket).await {
-                    Ok(Look::Fresh(slot)) => return Turn::Found(slot.hit(false)),
+                    Ok(Look::Fresh(slot)) => return Turn::Found(slot.fresh()),
                     Ok(Look::Stale(slot)) => {
                         (seen, stale) = (Some(slot.version), slot.hit(true));
                         continue;

@@ -2,7 +2,7 @@
 //! fixed, so each test always throws the same.
 
 use super::{key, stage::Stage};
-use crate::{Cache, backend::Version, cache::Draft, cache::Slot, chance::Dice};
+use crate::{Cache, backend::Version, cache::Draft, chance::Dice, slot::Slot};
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
     sync::{Arc, Mutex},
@@ -27,7 +27,7 @@ fn slot(cache: &Cache<u32>, left_ms: u64, load_us: u32) -> Slot<u32> {
         near_ms: soft_ms,
         loaded_ms: 0,
         load_us,
-        tags: Arc::default(),
+        tags: None,
     }
 }
 
