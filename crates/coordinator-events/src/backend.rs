@@ -37,7 +37,11 @@ pub(crate) struct Entry {
     /// Nonce and envelope.
     pub(crate) frame: Bytes,
     pub(crate) keep: u64,
+    /// For how long the scope lives from then on at least, if it is prolonged.
     pub(crate) ttl_ms: u64,
+    /// Whether it is prolonged, as its publisher knows when that is due. In another epoch than the
+    /// one that he knows it always is, and where it is looked at.
+    pub(crate) prolongs: bool,
     /// An idempotency key, and for how long it is remembered.
     pub(crate) once: Option<(Name, u64)>,
     /// How many replicas must have it, and for how long to wait for them, in ms.

@@ -18,6 +18,8 @@ pub(crate) struct Known {
     /// When it was looked whether the server is still the one of the epoch: what the server
     /// remembers of that lasts as long as the scope.
     pub(crate) checked: Instant,
+    /// Until when the server keeps it at least.
+    pub(crate) lives: Instant,
     /// When it was looked for events that are too old.
     pub(crate) swept: Option<Instant>,
 }
@@ -85,7 +87,7 @@ mod tests {
         for number in 0..=SCOPES_MAX {
             clock.advance(Duration::from_millis(1));
             let checked = clock.now();
-            let known = Known { epoch: 1, generation: 1, checked, swept: None };
+            let known = Known { epoch: 1, generation: 1, checked, lives: checked, swept: None };
             epochs.learn(&scope(number), known);
         }
         let known = (0..=SCOPES_MAX).filter(|number| epochs.known(&scope(*number)).is_some());

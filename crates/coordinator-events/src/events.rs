@@ -127,8 +127,10 @@ impl Events {
     }
 
     /// How many events of a scope are kept at least (a server keeps some hundred more), and for how
-    /// long after the last publish: 10,000 and a day unless set. Readers that come later than that
-    /// are told what they missed.
+    /// long after the last publish (up to a sixteenth longer): 10,000 and a day unless set. Readers
+    /// that come later than that are told what they missed.
+    ///
+    /// Of two publishers to one scope that want other times, it is kept for the longer one.
     pub fn with_retention(mut self, events: u64, ttl: Duration) -> Self {
         (self.options.keep, self.options.ttl) = (events, ttl);
         self

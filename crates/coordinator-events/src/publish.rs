@@ -12,6 +12,8 @@ use coordinator_core::{BoxFuture, Error, Result, key::Name};
 use std::{future::IntoFuture, time::Duration};
 
 const PUBLISH: &str = "events.publish";
+/// Which part of its life a scope gets on top, so that not every event has to prolong it.
+const SPARE: u32 = 16;
 
 /// Who must have an event before its publish is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +185,8 @@ impl Publish {
             let ago = now.saturating_since(known.checked);
             known.generation == generation && ago < options.ttl / 2
         });
+        // Where it is prolonged by more than is promised, not every event has to.
+        let life = options.ttl.saturating_add(options.ttl / SPARE);
         let entry = Entry {
             epoch: self.fence.map_or_else(|| known.map_or(0, |known| known.epoch), |at| at.epoch()),
             // Nor does a fence trust that the server is the one that the link was made to: a
@@ -192,7 +196,8 @@ impl Publish {
             strict: self.fence.is_some(),
             frame,
             keep: options.keep,
-            ttl_ms: in_ms(options.ttl),
+            ttl_ms: in_ms(life),
+            prolongs: fresh.is_none_or(|known| known.lives < now + options.ttl),
             once: match &self.once {
                 Some(key) => Some((Name::new(key)?, in_ms(options.remembered).max(1))),
                 None => None,
@@ -204,9 +209,13 @@ impl Publish {
         };
         Ok(match backend.publish(&scope, &entry).await? {
             Posted::New(id) => {
-                let checked = fresh.map_or(now, |known| known.checked);
-                let known = Known { epoch: id.epoch, generation, checked, swept: None };
-                inner.epochs.learn(scope.as_str(), known);
+                let is_news = fresh.is_none_or(|known| known.epoch != id.epoch);
+                if is_news || entry.prolongs {
+                    let checked = fresh.map_or(now, |known| known.checked);
+                    let (epoch, lives) = (id.epoch, now + life);
+                    let known = Known { epoch, generation, checked, lives, swept: None };
+                    inner.epochs.learn(scope.as_str(), known);
+                }
                 self.events.sweep(&scope);
                 Published::New(Cursor::new(id, nonce))
             }
@@ -219,5 +228,40 @@ impl Publish {
                 Published::Fenced { epoch }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator_core::clock::ManualClock;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_scope_outlives_each_of_its_events_by_what_was_promised() {
+        let clock = ManualClock::new();
+        let events = Events::embedded_with_clock(Arc::new(clock.clone()));
+        let of = |seconds| events.clone().with_retention(100, Duration::from_secs(seconds));
+        let (long, short) = (of(32), of(16));
+        let there = async || {
+            let scope = Name::new("s").expect("a name");
+            let page = events.inner.backend.read(&scope, crate::backend::From::First, 1000).await;
+            page.expect("an answer").map_or(0, |page| page.events.len())
+        };
+        // However soon after one another they come, whoever publishes them.
+        let mut count = 0;
+        for (publisher, seconds) in [(&short, 16), (&long, 32), (&short, 16)] {
+            for pause_ms in [1, 999, 1000, 1001, 15_000, 1] {
+                clock.advance(Duration::from_millis(pause_ms));
+                let posted = publisher.publish("s", "a", &1).await.expect("published");
+                assert!(matches!(posted, Published::New(_)));
+                count += 1;
+            }
+            clock.advance(Duration::from_secs(seconds));
+            assert_eq!(there().await, count, "after {seconds} s");
+        }
+        // The last one of the long kind was 32 s before this.
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(there().await, 0);
     }
 }

@@ -13,7 +13,7 @@ use coordinator_core::{
     BoxFuture, Error, ErrorKind, Result,
     clock::Clock,
     key::{Name, Shard},
-    redis::{Arg, Connection, Fields, Message, Script, Subscription},
+    redis::{Arg, Connection, Fields, Message, Reply, Script, Subscription},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -272,20 +272,25 @@ impl Backend for Redis {
             self.connection.ready(PUBLISH.name()).await?;
             let other = |known| known != self.connection.generation();
             let check = entry.check || entry.generation.is_some_and(other);
+            let ways = [(check, 'c'), (check || entry.prolongs, 'l'), (entry.strict, 's')];
+            let how: String = ways.iter().filter_map(|(is, way)| is.then_some(*way)).collect();
             let args = vec![
-                number(entry.epoch),
-                Arg::from(i64::from(check)),
-                Arg::from(i64::from(entry.strict)),
+                format!("{}-*", entry.epoch).into(),
                 entry.frame.clone().into(),
                 number(entry.keep),
+                how.into(),
                 number(entry.ttl_ms),
                 number(once_ms),
             ];
-            let mut fields = self.fields(&PUBLISH, keys, args).await?;
-            let posted = match fields.int()? {
-                0 => return Ok(Posted::Fenced(fields.unsigned()?)),
-                1 => Posted::New(id(PUBLISH.name(), &mut fields)?),
-                _ => Posted::Before(id(PUBLISH.name(), &mut fields)?),
+            let reply = self.connection.run(&PUBLISH, keys, args).await?;
+            let is_new = matches!(reply, Reply::Bytes(_));
+            let mut fields = reply.fields(PUBLISH.name());
+            let posted = if is_new {
+                Posted::New(id(PUBLISH.name(), &mut fields)?)
+            } else if fields.int()? == 0 {
+                return Ok(Posted::Fenced(fields.unsigned()?));
+            } else {
+                Posted::Before(id(PUBLISH.name(), &mut fields)?)
             };
             if let Some((replicas, wait_ms)) = entry.replicas {
                 let wait = Duration::from_millis(wait_ms);

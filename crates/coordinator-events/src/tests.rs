@@ -34,6 +34,7 @@ pub(crate) fn entry(number: u8) -> Entry {
         frame,
         keep: 1000,
         ttl_ms: DAY_MS,
+        prolongs: true,
         once: None,
         replicas: None,
     }

@@ -36,17 +36,18 @@ impl Reply {
         })
     }
 
-    /// Checks the law that keeps replies apart from pub/sub messages: an integer, or an array that
-    /// begins with one.
+    /// Checks the law that keeps replies apart from pub/sub messages and redirections: an integer,
+    /// a text that begins with a digit, or an array that begins with an integer.
     pub(super) fn leads_with_int(&self) -> bool {
         match self {
             Self::Int(_) => true,
+            Self::Bytes(text) => text.first().is_some_and(u8::is_ascii_digit),
             Self::Array(items) => matches!(items.first(), Some(Self::Int(_))),
-            _ => false,
+            Self::Nil => false,
         }
     }
 
-    /// Reads the answer field by field; a single integer reads as one field.
+    /// Reads the answer field by field; what is no array reads as one field.
     pub fn fields(self, step: &'static str) -> Fields {
         let items = match self {
             Self::Array(items) => items,
@@ -147,7 +148,9 @@ mod tests {
 
     #[test]
     fn an_answer_that_leads_with_text_is_no_answer() {
+        assert!(Reply::Bytes("1-message".into()).leads_with_int());
         assert!(!Reply::Bytes("message".into()).leads_with_int());
+        assert!(!Reply::Bytes(Bytes::new()).leads_with_int());
         assert!(!Reply::Array(vec![Reply::Bytes("message".into())]).leads_with_int());
         assert!(!Reply::Nil.leads_with_int());
     }

@@ -15,8 +15,8 @@ use tracing::Instrument as _;
 
 /// A Lua script: one atomic step of a part.
 ///
-/// It answers an integer, or an array that begins with one, takes the time from `TIME`, and is
-/// safe to run twice with the same token.
+/// It answers an integer, a text that begins with a digit, or an array that begins with an
+/// integer, takes the time from `TIME`, and is safe to run twice with the same token.
 ///
 /// ```
 /// use coordinator_core::redis::Script;

@@ -102,7 +102,10 @@ impl State {
         let until = now + ms(entry.ttl_ms);
         let stream = self.streams.entry(name.clone()).or_default();
         stream.0.push(stored.clone(), entry.keep);
-        stream.1 = until;
+        if entry.prolongs || entry.check || id.epoch != entry.epoch {
+            // Another publisher may have been promised more.
+            stream.1 = stream.1.max(until);
+        }
         if entry.check {
             self.reigns.insert(name, ((), until));
         }

@@ -249,3 +249,43 @@ async fn a_page_of_long_events_holds_two() {
     let page = redis.read(&scope, From::First, 256).await.expect("an answer").expect("a page");
     assert!((31..=38).contains(&page.events.len()), "{}", page.events.len());
 }
+
+#[tokio::test]
+async fn a_stream_lives_for_as_long_as_promised_though_its_server_or_its_epoch_is_another() {
+    let stage = Stage::redis().await;
+    let scope = name("a");
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    let of = |ttl_ms, prolongs| Entry { ttl_ms, prolongs, ..entry(1) };
+    let lives_ms = async |entry: Entry| {
+        let Posted::New(id) = redis.publish(&scope, &entry).await.expect("an answer") else {
+            panic!("it is not new")
+        };
+        let left = server.command(&["PTTL", &redis.stream(&scope)]).await.expect("an answer");
+        (id.epoch, left.as_int().expect("a number"))
+    };
+    let (epoch, left) = lives_ms(Entry { check: true, ..of(1000, false) }).await;
+    assert_eq!(left, 1000);
+    assert_eq!(lives_ms(Entry { epoch, ..of(2000, false) }).await, (epoch, 1000));
+    // A link that was made anew.
+    let elsewhere = Entry { epoch, generation: Some(u64::MAX), ..of(3000, false) };
+    assert_eq!(lives_ms(elsewhere).await, (epoch, 3000));
+    // Deleted, and begun by another publisher.
+    run(server, &["DEL", &redis.stream(&scope)]).await;
+    let (anew, left) = lives_ms(Entry { epoch, ..of(4000, false) }).await;
+    assert!(anew > epoch && left == 4000, "{anew} {left}");
+    assert_eq!(lives_ms(Entry { epoch, ..of(5000, false) }).await, (anew, 5000));
+}
+
+#[tokio::test]
+async fn nearly_every_event_is_appended_and_told_and_nothing_else() {
+    let server = RedisServer::start().await.expect("a server");
+    let config = coordinator_core::Config::from_url(&server.url()).expect("a URL");
+    let connection = coordinator_core::redis::Connection::connect(config).await.expect("a link");
+    let events = crate::Events::redis(&connection);
+    for number in 0..100 {
+        let _ = events.publish("a", "step", &number).await.expect("published");
+    }
+    for (command, count) in [("xadd", 100), ("spublish", 100), ("pexpire", 1), ("pttl", 1)] {
+        assert_eq!(server.calls_of(command).await, count, "{command}");
+    }
+}

@@ -31,6 +31,7 @@ macro_rules! on_every_backend {
 on_every_backend! {
     ids_of_an_epoch_are_dense_and_the_first_tells_what_was_before,
     a_key_is_used_once_for_as_long_as_it_is_remembered,
+    a_scope_lives_for_as_long_as_its_publishers_were_promised,
     a_publisher_of_another_epoch_is_fenced_if_it_asks_to_be,
     a_publisher_that_knows_less_joins_and_one_that_knows_more_begins_anew,
     another_reign_begins_an_epoch_that_tells_where_it_goes_on,
@@ -107,6 +108,33 @@ async fn a_key_is_used_once_for_as_long_as_it_is_remembered(mut stage: Stage) {
     assert_eq!(publish(&stage, &scope, once("k")).await, Posted::Before(first));
     stage.elapse(1).await;
     assert_eq!(new(&stage, &scope, once("k")).await, first.next().next());
+}
+
+async fn a_scope_lives_for_as_long_as_its_publishers_were_promised(mut stage: Stage) {
+    let scope = name("a");
+    let of = |ttl_ms, prolongs| Entry { ttl_ms, prolongs, ..entry(1) };
+    // A new one needs no word for it.
+    let first = new(&stage, &scope, of(1000, false)).await;
+    stage.elapse(1000).await;
+    let known = Entry { epoch: first.epoch, ..of(1000, false) };
+    new(&stage, &scope, known.clone()).await;
+    stage.elapse(1).await;
+    assert!(all(&stage, &scope).await.is_empty(), "an event alone does not prolong it");
+
+    let first = new(&stage, &scope, known).await;
+    stage.elapse(900).await;
+    // Prolonged, then by somebody who wants less, then not at all.
+    for ttl_ms in [5000, 100] {
+        new(&stage, &scope, Entry { epoch: first.epoch, ..of(ttl_ms, true) }).await;
+    }
+    stage.elapse(5000).await;
+    assert_eq!(all(&stage, &scope).await.len(), 3);
+    // Whoever looks whose it is prolongs it.
+    new(&stage, &scope, Entry { check: true, ..of(1000, false) }).await;
+    stage.elapse(1000).await;
+    assert_eq!(all(&stage, &scope).await.len(), 4);
+    stage.elapse(1).await;
+    assert!(all(&stage, &scope).await.is_empty());
 }
 
 async fn a_publisher_of_another_epoch_is_fenced_if_it_asks_to_be(mut stage: Stage) {

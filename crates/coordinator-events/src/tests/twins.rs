@@ -50,6 +50,7 @@ fn step(random: &mut StdRng, ids: &[Id], number: usize) -> Step {
                 strict: random.random_bool(0.1),
                 once: once.map(|key| (name(key), random.random_range(1..2000))),
                 ttl_ms: some(random, &[5000, 60_000]),
+                prolongs: random.random_bool(0.5),
                 ..entry(u8::try_from(number % 256).expect("a byte"))
             })
         }
