@@ -134,12 +134,22 @@ pub(crate) fn keys(call: &Call) -> Result<&[String]> {
     call.get(3..3 + count).context("keys")
 }
 
-/// Sends a call so many times, and expects the same first number in each answer.
+/// Whether an answer is an array that begins with this number.
+pub(crate) fn leads(first: i64) -> impl Fn(&Resp) -> bool {
+    move |answer| answer.as_array().and_then(|fields| fields.first()?.as_int()) == Some(first)
+}
+
+/// Whether an answer is the id of an event.
+pub(crate) fn is_id(answer: &Resp) -> bool {
+    answer.as_str().is_some_and(|text| text.contains('-'))
+}
+
+/// Sends a call so many times, and expects such an answer to each.
 pub(crate) async fn repeat<A: AsRef<[u8]>>(
     raw: &mut Connection,
     call: &[A],
     times: usize,
-    first: i64,
+    expected: impl Fn(&Resp) -> bool,
 ) -> Result<()> {
     for _ in 0..times.div_ceil(PIPE) {
         for _ in 0..PIPE {
@@ -147,8 +157,7 @@ pub(crate) async fn repeat<A: AsRef<[u8]>>(
         }
         for _ in 0..PIPE {
             let answer = raw.read().await?.ok()?;
-            let leads = answer.as_array().and_then(|fields| fields.first()?.as_int());
-            ensure!(leads == Some(first), "{first} was expected first in {answer:?}");
+            ensure!(expected(&answer), "an unexpected answer: {answer:?}");
         }
     }
     Ok(())

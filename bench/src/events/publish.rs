@@ -46,7 +46,7 @@ async fn floor(server: &RedisServer, key: &str, tells: bool) -> Result<Vec<Vec<u
     if tells {
         source += "redis.call('SPUBLISH', KEYS[1], ARGV[1])\n";
     }
-    source += "return {1, id}";
+    source += "return id";
     let hash = server.command(&["SCRIPT", "LOAD", &source]).await?.ok()?;
     let hash = hash.as_str().context("a hash is text")?.to_owned();
     let parts = ["EVALSHA".to_owned(), hash, "1".to_owned(), key.to_owned(), "x".repeat(329)];
@@ -67,7 +67,7 @@ pub(crate) async fn server(plan: &Plan, server: &RedisServer, report: &mut Repor
     ];
     let mut raw = server.connect().await?;
     for (_, call) in &calls {
-        wire::repeat(&mut raw, call, FULL, 1).await?;
+        wire::repeat(&mut raw, call, FULL, wire::is_id).await?;
     }
     let mut rows: Vec<_> = calls.iter().map(|(name, _)| (*name, vec![Rounds::default()])).collect();
     for _ in 0..plan.rounds {
@@ -75,7 +75,7 @@ pub(crate) async fn server(plan: &Plan, server: &RedisServer, report: &mut Repor
         for _ in 0..SHORT {
             for ((name, call), best) in calls.iter().zip(&mut best) {
                 raw.command(&["CONFIG", "RESETSTAT"]).await?.ok()?;
-                wire::repeat(&mut raw, call, CALLS, 1).await.with_context(|| *name)?;
+                wire::repeat(&mut raw, call, CALLS, wire::is_id).await.with_context(|| *name)?;
                 let ran = wire::ran(server, &["evalsha"]).await?;
                 // The listener looks at the stream now and then, too.
                 ensure!(ran.calls >= 3_000.0, "{} calls were counted", ran.calls);

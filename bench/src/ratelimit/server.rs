@@ -120,9 +120,9 @@ async fn measure(
         delete.extend_from_slice(wire::keys(&variant.call)?);
         raw.command(&delete).await?.ok()?;
     }
-    wire::repeat(raw, &variant.call, variant.warm_up, first).await?;
+    wire::repeat(raw, &variant.call, variant.warm_up, wire::leads(first)).await?;
     raw.command(&["CONFIG", "RESETSTAT"]).await?.ok()?;
-    wire::repeat(raw, &variant.call, CALLS, first).await?;
+    wire::repeat(raw, &variant.call, CALLS, wire::leads(first)).await?;
     let ran = wire::ran(server, &["evalsha"]).await?;
     #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
     let expected = CALLS as f64;
@@ -150,7 +150,7 @@ async fn variants(plan: &Plan, server: &RedisServer) -> Result<Vec<Variant>> {
     let gcra = wire::script(server, super::GCRA, &[GCRA_FULL], &[FULL, us(tenth)]).await?;
     let mut raw = server.connect().await?;
     for (name, call) in [(NAIVE_FULL, naive), (GCRA_FULL, gcra)] {
-        wire::repeat(&mut raw, &call, usize::try_from(FULL)?, 1).await?;
+        wire::repeat(&mut raw, &call, usize::try_from(FULL)?, wire::leads(1)).await?;
         all.push(Variant { name, call, admits: false, warm_up: 0 });
     }
 

@@ -73,7 +73,7 @@ impl Bare {
         Ok((made, Self { client, calls, next: AtomicUsize::new(0), fresh }))
     }
 
-    /// Sends the next one; whether its answer leads with 1, for done.
+    /// Sends the next one; whether its answer leads with 1, for done, or is the id of an event.
     pub(crate) async fn done(&self) -> Result<bool> {
         let call = &self.calls[self.next.fetch_add(1, Ordering::Relaxed) % self.calls.len()];
         let (mut keys, mut args) = (call.keys.clone(), call.args.clone());
@@ -92,8 +92,11 @@ impl Bare {
             Fresh::Write => args[2] = bytes(&rand::rng().random::<[u8; 8]>()),
         }
         let answer: Value = self.client.evalsha(call.hash.as_str(), keys, args).await?;
-        let Value::Array(fields) = answer else { bail!("not an array") };
-        Ok(fields.first().and_then(Value::as_u64) == Some(1))
+        match answer {
+            Value::Array(fields) => Ok(fields.first().and_then(Value::as_u64) == Some(1)),
+            Value::String(id) => Ok(id.contains('-')),
+            _ => bail!("neither an array nor an id"),
+        }
     }
 }
 
