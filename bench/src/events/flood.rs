@@ -75,8 +75,8 @@ impl Flood {
         self.settle(AHEAD).await
     }
 
-    /// Waits until at most so many are not answered. Each answer is an array of a number and an
-    /// id, and has one star.
+    /// Waits until at most so many are not answered. Each answer is an id, and has one
+    /// dollar.
     async fn settle(&mut self, most: usize) -> Result<()> {
         let mut buffer = vec![0; 16 * 1024];
         while self.open > most {
@@ -84,7 +84,7 @@ impl Flood {
             let read = read.await.context("publishes are refused")??;
             ensure!(read > 0, "the server is gone");
             for byte in &buffer[..read] {
-                self.open -= usize::from(*byte == b'*');
+                self.open -= usize::from(*byte == b'$');
             }
         }
         Ok(())

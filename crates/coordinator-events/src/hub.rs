@@ -126,11 +126,6 @@ impl Hub {
         self.shared.page(self.backend.clone(), self.scope.clone(), at, end).await
     }
 
-    /// Whether an event is still here.
-    pub(crate) fn knows(&self, place: Cursor) -> bool {
-        self.ring().after(place).is_some()
-    }
-
     fn told(&self) {
         let end = self.ring().end();
         self.head.send_if_modified(|head| std::mem::replace(head, end) != end);

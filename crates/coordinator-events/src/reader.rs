@@ -79,10 +79,11 @@ impl Reader {
         let (at, mode) = match position {
             Position::Now => (now.0, Mode::Live(now.1)),
             Position::Earliest => (Cursor::START, Mode::Paging { earliest: true }),
-            // Whoever comes again soon finds here what was missed.
+            // Whoever comes again soon finds here what was missed, and asks the server for nothing:
+            // should it have gone back, that is told to all readers.
             Position::After(cursor) => match hub.ring().after(cursor) {
-                Some(number) if now.0.id >= cursor.id => (cursor, Mode::Live(number)),
-                _ => (cursor, Mode::Paging { earliest: false }),
+                Some(number) => (cursor, Mode::Live(number)),
+                None => (cursor, Mode::Paging { earliest: false }),
             },
         };
         Self { hub, head, asked: None, at, mode, ready: VecDeque::new(), policy }
@@ -244,8 +245,35 @@ mod tests {
         backend::{Backend as _, Entry},
         embedded::Embedded,
         hub::Room,
-        tests::{entry, name},
+        tests::{entry, faulty::Faulty, name},
+        {Events, RawItem},
     };
+    use coordinator_core::clock::ManualClock;
+
+    #[tokio::test]
+    async fn whoever_comes_again_with_a_place_that_is_here_asks_the_server_for_nothing() {
+        let backend = Faulty::new(Arc::new(ManualClock::new()));
+        let events = Events::over(backend.clone());
+        let mut stays = events.subscribe("s").open_raw().await.expect("it opens");
+        let mut cursors = Vec::new();
+        for number in 0..5 {
+            let published = events.publish("s", "n", &number).await.expect("published");
+            cursors.extend(published.cursor());
+            assert!(matches!(stays.next().await, Some(RawItem::Event(_))));
+        }
+        let before = backend.calls("read");
+        for (number, cursor) in cursors.iter().enumerate() {
+            let open = events.subscribe("s").from(Position::After(*cursor)).open_raw();
+            let mut again = open.await.expect("it opens");
+            for expected in &cursors[number + 1..] {
+                match again.next().await {
+                    Some(RawItem::Event(event)) => assert_eq!(event.cursor(), *expected),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(backend.calls("read"), before);
+    }
 
     #[tokio::test]
     async fn a_reader_takes_no_more_than_it_is_about_to_read() {

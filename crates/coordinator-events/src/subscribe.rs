@@ -138,7 +138,6 @@ impl Subscribe {
         let hub = self.events.hub(&scope).await?;
         let now = match self.from {
             Position::Now => hub.now().await?,
-            Position::After(cursor) if hub.knows(cursor) => hub.now().await?,
             Position::Earliest | Position::After(_) => (Cursor::START, 0),
         };
         let reader = Reader::new(hub, self.from, now, self.policy);
