@@ -292,7 +292,7 @@ async fn events_that_are_too_old_go_and_are_counted(stage: Stage) {
 async fn a_scope_that_ended_is_told_as_one_that_began_anew(stage: Stage) {
     let after = publish(&stage.events, 0).await;
     let mut live = open(&stage.events, Position::Now).await;
-    stage.elapse(Duration::from_hours(25)).await;
+    stage.elapse(Duration::from_hours(26)).await;
     let mut resumed = open(&stage.peer, Position::After(after)).await;
     let told = gap(&mut resumed).await;
     assert_eq!((told.reason, told.lost), (GapReason::Reset, Lost::AtLeast(0)));
@@ -487,7 +487,7 @@ async fn a_publisher_may_be_fenced_to_an_epoch(stage: Stage) {
     let first = publish(&stage.events, 1).await;
     let fenced = async || stage.peer.publish("s", "n", &2).fenced(first).await.expect("an answer");
     assert!(matches!(fenced().await, Published::New(_)));
-    stage.elapse(Duration::from_hours(25)).await;
+    stage.elapse(Duration::from_hours(26)).await;
     let anew = publish(&stage.events, 3).await;
     assert!(anew.epoch() > first.epoch());
     assert_eq!(fenced().await, Published::Fenced { epoch: anew.epoch() });
