@@ -34,6 +34,7 @@ macro_rules! of_groups {
 }
 
 static PUBLISH: Script = Script::new("events.publish", of_streams!("redis/publish.lua"));
+static PROLONG: Script = Script::new("events.prolong", include_str!("redis/prolong.lua"));
 static READ: Script = Script::new("events.read", of_streams!("redis/read.lua"));
 static TRIM: Script = Script::new("events.trim", include_str!("redis/trim.lua"));
 static ANNOUNCE: Script = Script::new("events.announce", include_str!("redis/announce.lua"));
@@ -58,8 +59,8 @@ static FORGET: Script = Script::new("events.forget", include_str!("redis/forget.
 /// Every script of this crate, for warming up and for tests.
 #[doc(hidden)]
 pub static SCRIPTS: &[&Script] = &[
-    &PUBLISH, &READ, &TRIM, &ANNOUNCE, &ANNOUNCED, &TAKE, &ACK, &DEFER, &BURY, &REVIVE, &LETTERS,
-    &STANDING, &FORGET,
+    &PUBLISH, &PROLONG, &READ, &TRIM, &ANNOUNCE, &ANNOUNCED, &TAKE, &ACK, &DEFER, &BURY, &REVIVE,
+    &LETTERS, &STANDING, &FORGET,
 ];
 
 #[derive(Debug)]
@@ -117,8 +118,9 @@ impl Redis {
         replicas: u32,
         wait: Duration,
     ) -> std::result::Result<(), String> {
-        let (stream, ttl) = (self.stream(scope), Duration::from_millis(entry.ttl_ms));
-        let replicated = self.connection.replicated(&stream, ttl, replicas, wait).await;
+        // Others may have been promised that it lives for longer.
+        let (stream, args) = (self.stream(scope), vec![number(entry.ttl_ms)]);
+        let replicated = self.connection.replicated(&PROLONG, &stream, args, replicas, wait).await;
         let count = replicated.map_err(|error| error.chain())?;
         if count < u64::from(replicas) {
             return Err(format!("{count} of {replicas} replicas have it"));

@@ -114,8 +114,9 @@ impl Subscribe {
     /// # Errors
     /// [`Misuse`](coordinator_core::ErrorKind::Misuse) for a scope or type that cannot be;
     /// [`Rejected`](coordinator_core::ErrorKind::Rejected) if access rules forbid the channel;
-    /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) without a server. Once it is open,
-    /// it outlasts outages, and tells only of gaps.
+    /// [`Unavailable`](coordinator_core::ErrorKind::Unavailable) without a server, unless this
+    /// process listens to the scope already and it is not to begin [now](Position::Now). Once it is
+    /// open, it outlasts outages, and tells only of gaps.
     ///
     /// # Cancel safety
     /// Cancel safe.

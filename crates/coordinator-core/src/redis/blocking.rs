@@ -1,6 +1,6 @@
 //! Blocking reads, on links that nothing else waits behind.
 
-use super::{Connection, classify, link::Link, setup::Role};
+use super::{Arg, Connection, Script, classify, link::Link, setup::Role};
 use crate::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use fred::{
@@ -90,8 +90,8 @@ impl Connection {
         entries(answer).ok_or_else(|| Error::corrupt(STEP, "no stream was answered"))
     }
 
-    /// Waits until `replicas` replicas have all that this process wrote to the server of a key,
-    /// whose TTL it sets; answers how many have it after at most `wait`.
+    /// Waits until `replicas` replicas have all that this process wrote to the server of a key;
+    /// answers how many have it after at most `wait`. A script that changes the key goes before.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -100,8 +100,9 @@ impl Connection {
     /// Cancel safe. The link it waited on is closed.
     pub async fn replicated(
         &self,
+        write: &Script,
         key: &str,
-        ttl: Duration,
+        args: Vec<Arg>,
         replicas: u32,
         wait: Duration,
     ) -> Result<u64> {
@@ -110,9 +111,10 @@ impl Connection {
         let command = |name| CustomCommand::new_static(name, hash.clone(), false);
         // WAIT counts from the last write of its own link, so there is one: what is replicated
         // after another write has that one before it.
-        let write: Vec<Value> = vec![key.into(), in_ms(ttl).into()];
+        let mut change: Vec<Value> = vec![write.source().into(), 1.into(), key.into()];
+        change.extend(args.into_iter().map(Arg::into_value));
         let ask: Vec<Value> = vec![i64::from(replicas).into(), in_ms(wait).into()];
-        let both = vec![(command("PEXPIRE"), write), (command("WAIT"), ask)];
+        let both = vec![(command("EVAL"), change), (command("WAIT"), ask)];
         let answer = self.block(STEP, wait, both).await?;
         let count = answer.as_u64();
         count.ok_or_else(|| Error::corrupt(STEP, "no number of replicas was answered"))

@@ -38,7 +38,7 @@ impl Reply {
 
     /// Checks the law that keeps replies apart from pub/sub messages and redirections: an integer,
     /// a text that begins with a digit, or an array that begins with an integer.
-    pub(super) fn leads_with_int(&self) -> bool {
+    pub(super) fn leads_with_number(&self) -> bool {
         match self {
             Self::Int(_) => true,
             Self::Bytes(text) => text.first().is_some_and(u8::is_ascii_digit),
@@ -137,7 +137,7 @@ mod tests {
             Reply::Bytes("x".into()),
             Reply::Array(vec![Reply::Int(-2)]),
         ]);
-        assert!(reply.leads_with_int());
+        assert!(reply.leads_with_number());
         let mut fields = reply.fields("test");
         assert_eq!(fields.unsigned().expect("a number"), 1);
         assert_eq!(fields.text().expect("text"), "x");
@@ -148,10 +148,10 @@ mod tests {
 
     #[test]
     fn an_answer_that_leads_with_text_is_no_answer() {
-        assert!(Reply::Bytes("1-message".into()).leads_with_int());
-        assert!(!Reply::Bytes("message".into()).leads_with_int());
-        assert!(!Reply::Bytes(Bytes::new()).leads_with_int());
-        assert!(!Reply::Array(vec![Reply::Bytes("message".into())]).leads_with_int());
-        assert!(!Reply::Nil.leads_with_int());
+        assert!(Reply::Bytes("1-message".into()).leads_with_number());
+        assert!(!Reply::Bytes("message".into()).leads_with_number());
+        assert!(!Reply::Bytes(Bytes::new()).leads_with_number());
+        assert!(!Reply::Array(vec![Reply::Bytes("message".into())]).leads_with_number());
+        assert!(!Reply::Nil.leads_with_number());
     }
 }

@@ -62,6 +62,10 @@ impl Arg {
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(Value::Bytes(Bytes::copy_from_slice(bytes)))
     }
+
+    pub(super) fn into_value(self) -> Value {
+        self.0
+    }
 }
 
 impl From<i64> for Arg {
@@ -98,7 +102,7 @@ impl Connection {
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if it was surely not applied,
     /// [`Indeterminate`](crate::ErrorKind::Indeterminate) if it perhaps was,
     /// [`Rejected`](crate::ErrorKind::Rejected) if the server refused it,
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) if the answer does not lead with an integer.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if the answer leads with no number.
     ///
     /// # Cancel safety
     /// Dropping the future leaves it open whether the script runs.
@@ -141,7 +145,7 @@ impl Connection {
         }
         let client = turn.client();
         let keys: Vec<Key> = keys.into_iter().map(Key::from).collect();
-        let args: Vec<Value> = args.into_iter().map(|arg| arg.0).collect();
+        let args: Vec<Value> = args.into_iter().map(Arg::into_value).collect();
         // Clones of bytes are cheap; they are needed again only where the script is unknown.
         // A seam: concurrent runs of one step could be coalesced into one here.
         let mut answer =
@@ -161,10 +165,10 @@ impl Connection {
             let step = script.name();
             let value = answer.map_err(|error| classify::command(step, &error))?;
             let reply = Reply::from_value(step, value)?;
-            if reply.leads_with_int() {
+            if reply.leads_with_number() {
                 Ok(reply)
             } else {
-                Err(Error::corrupt(step, "the answer does not lead with an integer"))
+                Err(Error::corrupt(step, "the answer leads with no number"))
             }
         })
     }

@@ -107,7 +107,8 @@ impl State {
             stream.1 = stream.1.max(until);
         }
         if entry.check {
-            self.reigns.insert(name, ((), until));
+            let reign = self.reigns.entry(name).or_default();
+            reign.1 = reign.1.max(until);
         }
         if let (Some(mark), Some((_, remembered_ms))) = (mark, &entry.once) {
             self.once.insert(mark, (id, now + ms(*remembered_ms)));

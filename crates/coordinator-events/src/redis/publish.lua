@@ -69,7 +69,8 @@ if not id or string.find(id, '-0', -2, true) then
   redis.call('XADD', stream, 'MAXLEN', '~', keep, id, 'e', frame, unpack(more))
   longer = epoch ~= known or string.find(how, 'l', 1, true)
   if of then
-    redis.call('SET', KEYS[2], of, 'PX', ARGV[5])
+    local left = math.max(redis.call('PTTL', KEYS[2]), tonumber(ARGV[5]))
+    redis.call('SET', KEYS[2], of, 'PX', string.format('%.0f', left))
   end
 end
 -- Another publisher may have been promised more.

@@ -269,6 +269,11 @@ async fn a_stream_lives_for_as_long_as_promised_though_its_server_or_its_epoch_i
     // A link that was made anew.
     let elsewhere = Entry { epoch, generation: Some(u64::MAX), ..of(3000, false) };
     assert_eq!(lives_ms(elsewhere).await, (epoch, 3000));
+    // Nor does whoever waits for replicas shorten it.
+    let waits = Entry { replicas: Some((0, 100)), ..of(1000, true) };
+    assert_eq!(lives_ms(Entry { epoch, ..waits }).await, (epoch, 3000));
+    let waits = Entry { replicas: Some((0, 100)), ..of(3500, false) };
+    assert_eq!(lives_ms(Entry { epoch, ..waits }).await, (epoch, 3500));
     // Deleted, and begun by another publisher.
     run(server, &["DEL", &redis.stream(&scope)]).await;
     let (anew, left) = lives_ms(Entry { epoch, ..of(4000, false) }).await;
@@ -285,7 +290,7 @@ async fn nearly_every_event_is_appended_and_told_and_nothing_else() {
     for number in 0..100 {
         let _ = events.publish("a", "step", &number).await.expect("published");
     }
-    for (command, count) in [("xadd", 100), ("spublish", 100), ("pexpire", 1), ("pttl", 1)] {
+    for (command, count) in [("xadd", 100), ("spublish", 100), ("pexpire", 1), ("pttl", 2)] {
         assert_eq!(server.calls_of(command).await, count, "{command}");
     }
 }

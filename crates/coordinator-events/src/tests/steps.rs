@@ -135,6 +135,13 @@ async fn a_scope_lives_for_as_long_as_its_publishers_were_promised(mut stage: St
     assert_eq!(all(&stage, &scope).await.len(), 4);
     stage.elapse(1).await;
     assert!(all(&stage, &scope).await.is_empty());
+
+    // Whose it is is known for as long as it lives.
+    let checked = |ttl_ms| Entry { check: true, ..of(ttl_ms, false) };
+    let first = new(&stage, &scope, checked(5000)).await;
+    assert_eq!(new(&stage, &scope, checked(100)).await, first.next());
+    stage.elapse(5000).await;
+    assert_eq!(new(&stage, &scope, checked(100)).await, first.next().next());
 }
 
 async fn a_publisher_of_another_epoch_is_fenced_if_it_asks_to_be(mut stage: Stage) {
