@@ -51,6 +51,15 @@ async fn herd(mut given: Given) {
     say(&format!("{right} {}", cache.stats().loads));
 }
 
+/// Stops this process, and ends when every thread of it stands: one may run on for a moment.
+fn stop() -> String {
+    let pid = std::process::id();
+    format!(
+        "kill -STOP {pid}; \
+         while grep -L '^State:[[:space:]]*T' /proc/{pid}/task/*/status | grep -q .; do :; done"
+    )
+}
+
 /// It holds the lease of a load. `wait KEY VALUE`: says `loads`, and goes on when it is told to.
 /// `halt KEY VALUE`: the process stops itself when the value is there, before anything else.
 /// `get KEY`: says what it finds.
@@ -70,8 +79,7 @@ async fn holder(mut given: Given) {
         let load = background(async move {
             let loader = move |_| async move {
                 if halts {
-                    let stop = format!("kill -STOP {}", std::process::id());
-                    let stop = std::process::Command::new("sh").args(["-c", &stop]).status();
+                    let stop = std::process::Command::new("sh").args(["-c", &stop()]).status();
                     assert!(stop.expect("a signal").success());
                 } else {
                     say("loads");
