@@ -294,3 +294,22 @@ async fn nearly_every_event_is_appended_and_told_and_nothing_else() {
         assert_eq!(server.calls_of(command).await, count, "{command}");
     }
 }
+
+#[tokio::test]
+async fn of_very_long_events_two_are_taken_and_what_has_no_body_holds_nobody_up() {
+    let stage = Stage::redis().await;
+    let crew = super::crew("a", "g");
+    let (redis, server) = stage.redis.as_ref().expect("redis");
+    for _ in 0..6 {
+        let frame = vec![7; PAGE_BYTES].into();
+        redis.publish(&crew.scope, &Entry { frame, ..entry(0) }).await.expect("published");
+    }
+    let taken = async |most| redis.take(&crew, &take("one", most)).await.expect("an answer").new;
+    assert_eq!(taken(40).await.len(), 2);
+    let keys = server.command(&["KEYS", "*:due:*"]).await.expect("an answer");
+    let key = keys.as_array().and_then(|keys| keys.first()?.as_str()).expect("a key").to_owned();
+    server.command(&["ZADD", &key, "0", "5-5"]).await.expect("an answer").ok().expect("added");
+    assert_eq!(taken(1).await.len(), 1);
+    let left = server.command(&["ZCARD", &key]).await.expect("an answer");
+    assert_eq!(left.as_int(), Some(3));
+}
