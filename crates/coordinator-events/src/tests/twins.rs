@@ -36,7 +36,7 @@ enum Step {
     SetBack(Id),
 }
 
-fn step(random: &mut StdRng, ids: &[Id], number: usize) -> Step {
+fn step(random: &mut StdRng, ids: &[Id], buried: Option<Id>, number: usize) -> Step {
     // Mostly those of late.
     let recent = &ids[ids.len().saturating_sub(12)..];
     let id = some(random, recent);
@@ -82,7 +82,11 @@ fn step(random: &mut StdRng, ids: &[Id], number: usize) -> Step {
             },
         ),
         82..85 => Step::Bury(attempt),
-        85..88 => Step::Revive(id, random.random_bool(0.7)),
+        85..88 => {
+            // Few of those of late are dead letters.
+            let dead = buried.filter(|_| random.random_bool(0.5));
+            Step::Revive(dead.unwrap_or(id), random.random_bool(0.7))
+        }
         88..90 => Step::Letters(random.random_range(0..3)),
         90..92 => Step::Standing,
         92..98 => Step::Elapse(some(random, &[1, 1, 1, 50, 100, 499, 1000, 1000, 3000, 61_000])),
@@ -146,10 +150,14 @@ async fn both_backends_answer_the_same() {
     let (mut one, mut other) = (Stage::embedded().await, Stage::redis().await);
     let mut kinds = BTreeMap::<String, usize>::new();
     let mut ids = vec![Id { epoch: one.now_ms(), number: 0 }];
+    let mut buried = None;
     for number in 0..STEPS {
-        let step = step(&mut random, &ids, number);
+        let step = step(&mut random, &ids, buried, number);
         let (embedded, redis) = (answer(&mut one, &step).await, answer(&mut other, &step).await);
         assert_eq!(embedded, redis, "SEED={seed}, step {number}: {step:?}");
+        if let (Step::Bury(attempt), "buried Ok(true)") = (&step, embedded.as_str()) {
+            buried = Some(attempt.id);
+        }
         if let Some(rest) = embedded.strip_prefix("Ok(New(Id { epoch: ") {
             let mut numbers = rest
                 .split(|char: char| !char.is_ascii_digit())
